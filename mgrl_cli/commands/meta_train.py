@@ -1,0 +1,104 @@
+"""`mgrl meta-train`: meta-learn one objective with a population of agents."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mgrl_cli.commands import DebugOption
+from mgrl_cli.commands.run_options import (
+    ConfigOption,
+    DeviceOption,
+    PresetOption,
+    QuietOption,
+    RunOption,
+    RunsDirOption,
+    SeedOption,
+    SetOption,
+    StepsOption,
+    WorkersOption,
+    check_device,
+    split_list,
+)
+from mgrl_cli.errors import UsageError
+
+
+def meta_train(
+    *,
+    envs: Annotated[
+        str | None,
+        typer.Option(
+            "--envs",
+            help="Training environments, e.g. lunar,cheetah or lunar:3,cheetah:1 (with numbers of "
+            "agents). Names: mgrl envs.",
+        ),
+    ] = None,
+    agents: Annotated[
+        int | None, typer.Option("--agents", help="Population size; agent i trains on i mod E.")
+    ] = None,
+    steps: StepsOption = None,
+    preset: PresetOption = "laptop",
+    run: RunOption = None,
+    runs_dir: RunsDirOption = Path("runs"),
+    seed: SeedOption = None,
+    workers: WorkersOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    device: DeviceOption = "cpu",
+    quiet: QuietOption = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON line per round on stdout.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Meta-train one objective on several environments.
+
+    One worker process per agent; the objective, its history, metrics and all replay go to
+    RUNS_DIR/NAME. Example: mgrl meta-train --envs lunar,cheetah
+    """
+    from rich.console import Console
+
+    from mgrl_cli.config import resolve_config
+    from mgrl_cli.runtime.launch import meta_train as launch
+    from mgrl_cli.runtime.launch import prepare_run
+    from mgrl_cli.ui.progress import open_progress
+
+    check_device(device)
+    settings = resolve_config(
+        kind="meta-train",
+        preset=preset,
+        config_file=config,
+        assignments=assignments or (),
+        options={**_population(envs, agents), "steps": steps, "seed": seed},
+    )
+    directory = prepare_run(settings, runs_dir, run)
+    with open_progress(quiet=quiet, json=json, console=Console(stderr=True)) as progress:
+        launch(settings, directory, progress, workers=workers)
+    if not json:
+        typer.echo(f"{directory.objective}")
+
+
+def _population(envs: str | None, agents: int | None) -> dict[str, Any]:
+    """Return the settings that `--envs` and `--agents` stand for."""
+    if envs is None:
+        return {"agents": agents}
+    population = [_parse_env(item) for item in split_list(envs, "--envs")]
+    counted = [env["agents"] for env in population if "agents" in env]
+    if counted and len(counted) < len(population):
+        raise UsageError(
+            f"--envs got '{envs}', expected a number of agents for every environment or for none"
+        )
+    total = sum(counted) or agents
+    if agents is not None and total != agents:
+        raise UsageError(f"--agents {agents} contradicts --envs '{envs}', which makes {total}")
+    return {"envs": population, "agents": total}
+
+
+def _parse_env(item: str) -> dict[str, Any]:
+    """Return "name" or "name:count" as settings; "module:Name-v0" is a name."""
+    name, separator, count = item.rpartition(":")
+    if separator and count.isdigit():
+        if int(count) < 1:
+            raise UsageError(f"--envs got '{item}', expected at least one agent per environment")
+        return {"id": name, "agents": int(count)}
+    return {"id": item}

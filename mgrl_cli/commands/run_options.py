@@ -1,0 +1,62 @@
+"""Options that every command which starts a run shares."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mgrl_cli.errors import UsageError
+
+StepsOption = Annotated[int | None, typer.Option("--steps", help="Env steps per agent.")]
+PresetOption = Annotated[
+    str, typer.Option("--preset", help="Settings to start from: smoke, laptop or paper.")
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", help="Name of the run; made up if left out, never overwritten."),
+]
+RunsDirOption = Annotated[Path, typer.Option("--runs-dir", help="Where runs are kept.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Root of all randomness [0].")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Worker processes; never changes the results. 0: everything in this process.",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with settings; wins over the preset.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="One setting, e.g. critic.learning_rate=1e-3; repeatable, wins over files."
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu (cuda: not yet).")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def check_device(device: str) -> None:
+    """Refuse what does not run yet.
+
+    Raises:
+        UsageError: the device is not "cpu".
+    """
+    if device == "cuda":
+        raise UsageError("device 'cuda' is not supported yet; leave --device out to use the CPU")
+    if device != "cpu":
+        raise UsageError(f"unknown device '{device}', expected cpu")
+
+
+def split_list(text: str, option: str) -> list[str]:
+    """Return the items of a comma-separated option.
+
+    Raises:
+        UsageError: an item is empty.
+    """
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise UsageError(f"{option} got '{text}', expected names separated by commas")
+    return items

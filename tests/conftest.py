@@ -1,0 +1,46 @@
+"""What every test shares: one thread per process, a random stream, and no process left behind."""
+
+import os
+
+# Before anything imports torch or NumPy: they read it once. Spawned workers inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+import pytest
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left_behind() -> Iterator[None]:
+    """Fail the session if a child process outlives the tests, and end it."""
+    yield
+    children = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        # Python's own helper: it lives until this process ends, to clean up after it.
+        if not _is_resource_tracker(child)
+    ]
+    _, alive = psutil.wait_procs(children, timeout=3)
+    left = [f"{child.pid}: {_command_line(child)}" for child in alive]
+    for child in alive:
+        child.kill()
+    psutil.wait_procs(alive, timeout=3)
+    assert not left, f"processes left behind by the tests: {left}"
+
+
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    return "multiprocessing.resource_tracker" in _command_line(process)
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # gone in the meantime, or a zombie
+        return ""
