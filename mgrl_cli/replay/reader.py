@@ -1,0 +1,296 @@
+"""Reading an agent's replay, also a stranger's, also while a run writes it.
+
+Opens read-only and believes nothing: layout, sizes and every chunk are checked before they are
+used, and memory follows what is on disk, never what a header claims. Must not know about writing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from mgrl_cli.errors import FileError, StorageError, UsageError
+from mgrl_cli.replay import verification
+from mgrl_cli.replay.schema import (
+    CHUNK_ROWS,
+    EPISODE_FIELDS,
+    FIELDS,
+    FORMAT,
+    FORMAT_VERSION,
+    STEP_FIELDS,
+    Episode,
+    Field,
+)
+
+_MAX_METADATA_BYTES = 2**20
+_MAX_PROBLEMS = 100
+# What zarr raises for metadata or chunks it cannot make sense of.
+_ZARR_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+)
+
+
+class EpisodeTable(NamedTuple):
+    """One row per committed episode, oldest first."""
+
+    start: NDArray[np.int64]
+    """Row of the first step."""
+    length: NDArray[np.int64]
+    """Steps."""
+    episode_return: NDArray[np.float64]
+    """Sum of rewards."""
+    seed: NDArray[np.int64]
+    life: NDArray[np.int64]
+
+
+class ReplayReader:
+    """What was committed when the reader was made; make a new one to see later commits."""
+
+    def __init__(self, path: Path) -> None:
+        """Open read-only and check the layout; reads no data.
+
+        Args:
+            path: the group of one agent.
+
+        Raises:
+            FileError: missing, not a replay, of an unknown version, or damaged.
+            StorageError: the operating system refused.
+        """
+        self.path = path
+        # Attributes before arrays: a writer enlarges the arrays first.
+        group = _open_group(path)
+        self.attributes: Mapping[str, object] = MappingProxyType(dict(group.attrs))
+        if self.attributes.get("format") != FORMAT:
+            raise FileError(f"{path} is a Zarr group but no mgrl replay; name an agent's group.")
+        if self.attributes.get("format_version") != FORMAT_VERSION:
+            raise FileError(
+                f"{path} has replay format version {self.attributes.get('format_version')!r:.40}, "
+                f"expected {FORMAT_VERSION}; read it with the mgrl that wrote it."
+            )
+        self.obs_size = self._count("obs_size", minimum=1)
+        self.act_size = self._count("act_size", minimum=1)
+        self.committed_rows = self._count("committed_rows")
+        self.committed_episodes = self._count("committed_episodes")
+        self._last_chunk: dict[str, tuple[int, NDArray[Any]]] = {}
+        self._arrays = {name: self._open_array(group, field) for name, field in FIELDS.items()}
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Return rows [start, stop) of an array of `schema.FIELDS`, as a copy.
+
+        Rows are steps or, for the fields of the `episodes` subgroup, episodes.
+
+        Raises:
+            UsageError: unknown field, or rows that are not committed.
+            FileError: a chunk is missing or damaged.
+            StorageError: the operating system refused.
+        """
+        if name not in FIELDS:
+            raise UsageError(
+                f"Unknown replay field '{name}', expected one of: {', '.join(FIELDS)}."
+            )
+        field = FIELDS[name]
+        if not 0 <= start <= stop <= self._committed(field):
+            raise UsageError(
+                f"Rows [{start}, {stop}) of '{name}' are not all committed, "
+                f"expected rows within [0, {self._committed(field)})."
+            )
+        if start == stop:
+            return np.empty((0, *field.row_shape(self.obs_size, self.act_size)), field.dtype)
+        # A list of chunks really read, never an allocation of a size only claimed.
+        pieces: list[NDArray[Any]] = []
+        for chunk in range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS)):
+            first_row = chunk * CHUNK_ROWS
+            rows = slice(max(start - first_row, 0), stop - first_row)
+            pieces.append(self._chunk(field, chunk)[rows])
+        return np.concatenate(pieces)
+
+    def episodes(self) -> EpisodeTable:
+        """Return the table of all committed episodes.
+
+        Raises:
+            FileError: a chunk is missing or damaged.
+            StorageError: the operating system refused.
+        """
+        names = (field.name for field in EPISODE_FIELDS if field.width == "one")
+        return EpisodeTable(*(self.read(name, 0, self.committed_episodes) for name in names))
+
+    def read_episode(self, index: int) -> Episode:
+        """Return episode number `index`, 0 being the oldest, as it was appended.
+
+        Fast in ascending order: the chunk last read of each array is kept in memory.
+
+        Raises:
+            UsageError: no such committed episode.
+            FileError: the data are damaged.
+            StorageError: the operating system refused.
+        """
+        row = {field.name: self.read(field.name, index, index + 1)[0] for field in EPISODE_FIELDS}
+        start, stop = int(row["start"]), int(row["start"]) + int(row["length"])
+        if not 0 <= start < stop <= self.committed_rows:
+            raise FileError(
+                f"{self.path}: episode {index} claims rows [{start}, {stop}) of "
+                f"{self.committed_rows}; the replay is damaged."
+            )
+        steps = {field.name: self.read(field.name, start, stop) for field in STEP_FIELDS}
+        steps["obs"] = np.concatenate((steps["obs"], row["final_obs"][None]))
+        return Episode(**steps, seed=int(row["seed"]), life=int(row["life"]))
+
+    def verify(self) -> list[str]:
+        """Read everything committed, chunk by chunk, and return what is wrong; empty if whole.
+
+        Finds missing and damaged chunks, episodes that do not tile the steps, returns that are not
+        the sum of rewards, numbers that are not finite, actions outside [-1, 1] and ends before the
+        last step. Stops after 100 problems.
+        """
+        problems: list[str] = []
+        self._last_chunk.clear()  # judge the disk, not what was once read from it
+        table = self._episodes_or_problems(problems)
+        sums = verification.RewardSums(table.length if table else np.zeros(0, np.int64))
+        for fields in (EPISODE_FIELDS, STEP_FIELDS):
+            count = self._committed(fields[0])
+            for start in range(0, count, CHUNK_ROWS):
+                if len(problems) >= _MAX_PROBLEMS:
+                    return [*problems[:_MAX_PROBLEMS], "too many problems: stopped looking"]
+                stop = min(start + CHUNK_ROWS, count)
+                block = self._block_or_problems(fields, start, stop, problems)
+                problems += verification.value_problems(block, start)
+                if table and fields is STEP_FIELDS:
+                    problems += verification.end_problems(block, start, sums.last_rows)
+                    sums.add(block, start)
+        if table and not problems:
+            problems += sums.problems(table.episode_return)
+        return problems
+
+    def _episodes_or_problems(self, problems: list[str]) -> EpisodeTable | None:
+        try:
+            table = self.episodes()
+        except (FileError, StorageError):
+            return None  # named by the pass over the chunks
+        found = verification.tiling_problems(table.start, table.length, self.committed_rows)
+        problems += found
+        return None if found else table
+
+    def _block_or_problems(
+        self, fields: tuple[Field, ...], start: int, stop: int, problems: list[str]
+    ) -> dict[str, NDArray[Any]]:
+        block: dict[str, NDArray[Any]] = {}
+        for field in fields:
+            try:
+                block[field.name] = self.read(field.name, start, stop)
+            except (FileError, StorageError) as error:
+                problems.append(str(error))
+        return block
+
+    def _committed(self, field: Field) -> int:
+        return self.committed_episodes if field.per_episode else self.committed_rows
+
+    def _count(self, name: str, minimum: int = 0) -> int:
+        value = self.attributes.get(name)
+        if type(value) is not int or not minimum <= value < 2**63:
+            raise FileError(
+                f"{self.path}: attribute '{name}' is {value!r:.40}, expected a whole number of "
+                f"at least {minimum}; the replay is damaged."
+            )
+        return value
+
+    def _open_array(self, group: zarr.Group, field: Field) -> zarr.Array[Any]:
+        metadata = self.path / field.path / "zarr.json"
+        _check_metadata_size(metadata)
+        row_shape = field.row_shape(self.obs_size, self.act_size)
+        try:
+            array = group[field.path]
+            is_ours = isinstance(array, zarr.Array) and _has_layout(array, field, row_shape)
+        except _ZARR_ERRORS as error:
+            raise FileError(f"{metadata} is damaged; restore the replay from a copy.") from error
+        if not isinstance(array, zarr.Array) or not is_ours:
+            raise FileError(
+                f"{metadata} does not describe {field.dtype} rows of shape {list(row_shape)} in "
+                f"chunks of {CHUNK_ROWS} with a CRC-32C; the replay is damaged."
+            )
+        if array.shape[0] < self._committed(field):
+            raise FileError(
+                f"{metadata} has {array.shape[0]} rows, {self._committed(field)} are committed; "
+                "the replay is damaged."
+            )
+        return array
+
+    def _chunk(self, field: Field, chunk: int) -> NDArray[Any]:
+        """Return the committed rows of one chunk."""
+        cached = self._last_chunk.get(field.name)
+        if cached is None or cached[0] != chunk:
+            cached = chunk, self._read_chunk(field, chunk)
+            self._last_chunk[field.name] = cached
+        return cached[1]
+
+    def _read_chunk(self, field: Field, chunk: int) -> NDArray[Any]:
+        # Zarr alone would take a missing file for a chunk of zeros.
+        where = f"{self.path}: array '{field.path}' chunk {chunk}"
+        expected = field.chunk_bytes(self.obs_size, self.act_size)
+        rows = slice(chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, self._committed(field)))
+        try:
+            size = (self.path / field.chunk_path(chunk)).stat().st_size
+            if size != expected:
+                raise FileError(f"{where} has {size} bytes, expected {expected}: it is damaged.")
+            return np.asarray(self._arrays[field.name][rows])
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileError(f"{where} is missing; restore it from a copy.") from error
+        except OSError as error:
+            raise StorageError(f"{where} cannot be read: {error.strerror}.") from error
+        except _ZARR_ERRORS as error:
+            raise FileError(f"{where} is damaged; restore it from a copy.") from error
+
+
+def agent_groups(path: Path) -> list[Path]:
+    """Return the groups of all agents in a whole `buffer.zarr`, in agent order.
+
+    Raises:
+        FileError: missing, or not a Zarr group.
+        StorageError: the operating system refused.
+    """
+    _open_group(path)
+    agents = [group for group in path.glob("agent-*") if group.is_dir()]
+    return sorted(agents, key=lambda group: (len(group.name), group.name))
+
+
+def _open_group(path: Path) -> zarr.Group:
+    _check_metadata_size(path / "zarr.json")
+    try:
+        return zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+    except _ZARR_ERRORS as error:
+        raise FileError(f"{path} is no Zarr v3 group, or a damaged one.") from error
+
+
+def _check_metadata_size(file: Path) -> None:
+    try:
+        size = file.stat().st_size
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileError(f"{file} is missing; expected a replay written by mgrl.") from error
+    except OSError as error:
+        raise StorageError(f"{file} cannot be read: {error.strerror}.") from error
+    if size > _MAX_METADATA_BYTES:
+        raise FileError(f"{file} has {size} bytes, expected at most {_MAX_METADATA_BYTES}.")
+
+
+def _has_layout(array: zarr.Array[Any], field: Field, row_shape: tuple[int, ...]) -> bool:
+    """Return whether rows and chunks are shaped, placed and coded as the format says."""
+    metadata = cast("Mapping[str, Any]", array.metadata.to_dict())
+    key_encoding = {"name": "default", "configuration": {"separator": "/"}}
+    return (
+        array.shape[1:] == row_shape
+        and array.dtype == field.dtype
+        and array.chunks == (CHUNK_ROWS, *row_shape)
+        and metadata["chunk_key_encoding"] == key_encoding
+        and [codec["name"] for codec in metadata["codecs"]] == ["bytes", "crc32c"]
+    )
