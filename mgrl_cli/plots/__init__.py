@@ -1,0 +1,1 @@
+"""Figures of finished and running runs, and the data behind them."""

@@ -1,0 +1,179 @@
+"""One look for all figures: colours, sizes, axes, and how a figure becomes a file.
+
+matplotlib is an optional extra: it is imported here only, when a figure is made, and never through
+pyplot, which keeps global state. Knows nothing of what is plotted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mgrl_cli.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN_WIDTH = 3.3
+"""Width of one column of a two-column paper, in inches."""
+PAGE_WIDTH = 6.9
+"""Width of both columns, in inches."""
+
+# Okabe and Ito's palette, made to be told apart by colour-blind readers: https://jfly.uni-koeln.de/color/
+RULE_COLORS: Mapping[str, str] = {
+    "learned": "#0072B2",
+    "ddpg": "#D55E00",
+    "reinforce": "#009E73",
+    "untrained": "#7A7A7A",
+}
+_OTHER_RULE_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_RULE_DASHES: Mapping[str, tuple[float, tuple[float, ...]]] = {
+    "ddpg": (0, (5, 1.5)),
+    "reinforce": (0, (5, 1.5, 1, 1.5)),
+    "untrained": (0, (1, 1)),
+}
+# Paul Tol's "bright" palette: other colours than the rules', as the two never mean the same.
+ENVIRONMENT_COLORS: Mapping[str, str] = {
+    "lunar": "#4477AA",
+    "cheetah": "#EE6677",
+    "hopper": "#228833",
+}
+_OTHER_ENVIRONMENT_COLORS = ("#AA3377", "#CCBB44", "#66CCEE", "#222222", "#999999")
+
+_SETTINGS: dict[Any, Any] = {  # matplotlib types the keys by a union of a few hundred literals
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#444444",
+    "axes.grid": True,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 8.5,
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "legend.title_fontsize": 9.5,
+    "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+    "savefig.dpi": 300,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mgrl",
+    "xtick.labelsize": 7.5,
+    "xtick.major.width": 0.6,
+    "ytick.labelsize": 7.5,
+    "ytick.major.width": 0.6,
+}
+_SUFFIXES = (".png", ".svg")
+
+
+def rule_colors(rules: Iterable[str]) -> dict[str, str]:
+    """Return the colour of each rule, in sorted order; the four known ones never change."""
+    return _assign(rules, RULE_COLORS, _OTHER_RULE_COLORS)
+
+
+def rule_dash(rule: str) -> tuple[float, tuple[float, ...]] | Literal["-"]:
+    """Return the line style of a rule: matplotlib's offset and dashes, or "-" for solid.
+
+    So the lines can be told apart in greyscale too.
+    """
+    return _RULE_DASHES.get(rule, "-")
+
+
+def environment_colors(environments: Iterable[str]) -> dict[str, str]:
+    """Return the colour of each environment, in sorted order; the aliases' never change."""
+    return _assign(environments, ENVIRONMENT_COLORS, _OTHER_ENVIRONMENT_COLORS)
+
+
+def check_figure_path(path: Path) -> None:
+    """Refuse a file name that does not say PNG or SVG.
+
+    Raises:
+        UsageError: another suffix.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        message = (
+            f"Cannot plot to {path}: got '{path.suffix}', expected .png or .svg. Rename the file"
+        )
+        raise UsageError(message)
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Generator[Figure]:
+    """Open an empty figure of `width` × `height` inches in the common look.
+
+    The look holds inside the context only: draw and save there.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = (
+            "Plots need matplotlib, which is not installed. Install it: pip install 'mgrl[plot]'"
+        )
+        raise UsageError(message) from error
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG or SVG, by suffix; the same figure gives the same bytes.
+
+    Raises:
+        StorageError: the system refuses to write.
+    """
+    is_svg = path.suffix.lower() == ".svg"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # SVG files carry the time of day unless told not to.
+        figure.savefig(
+            path, format="svg" if is_svg else "png", metadata={"Date": None} if is_svg else None
+        )
+    except OSError as error:
+        message = f"Cannot write {path}: {error.strerror}. Free space or choose another place"
+        raise StorageError(message) from error
+
+
+def style_axes(axes: Axes, *, title: str = "", y_label: str = "") -> None:
+    """Label axes over env steps, once everything is drawn: few ticks, "10k", from 0 on."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.set_title(title, loc="left")
+    axes.set_ylabel(y_label)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    # Fixes the right end too, at the data drawn so far.
+    axes.set_xlim(left=0)
+    axes.minorticks_off()
+    axes.tick_params(length=2.5, color="#444444")
+
+
+def _assign(
+    names: Iterable[str], fixed: Mapping[str, str], palette: tuple[str, ...]
+) -> dict[str, str]:
+    """Give each unknown name the colour its own letters pick, or the next free one."""
+    colors: dict[str, str] = {}
+    taken: set[int] = set()
+    for name in sorted(set(names)):
+        if name in fixed:
+            colors[name] = fixed[name]
+            continue
+        index = zlib.crc32(name.encode()) % len(palette)
+        while index in taken and len(taken) < len(palette):
+            index = (index + 1) % len(palette)
+        taken.add(index)
+        colors[name] = palette[index]
+    return colors

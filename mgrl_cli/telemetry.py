@@ -1,0 +1,90 @@
+"""What a run tells the outside while it runs: plain snapshots, made by runtime, read by ui.
+
+Knows nothing of torch, processes, files or terminals.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class AgentState(IntEnum):
+    """What an agent is doing, in the order of its life."""
+
+    STARTING = 0
+    EXPLORING = 1
+    """Acting uniformly at random, not yet learning."""
+    ANNEALING = 2
+    """Driven by a mixture of the objective and its own critic."""
+    LEARNING = 3
+    """Driven by its objective alone."""
+    RESTARTED = 4
+    """Began a new life within the last round."""
+    QUARANTINED = 5
+    """Taken out of the population."""
+    FINISHED = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentSnapshot:
+    """One agent at one moment. Figures not known yet are NaN."""
+
+    agent_id: int
+    environment: str
+    """Alias or Gymnasium id."""
+    rule: str
+    """Objective that drives the agent: "learned", "ddpg", "reinforce", "untrained"."""
+    seed: int
+    """Seed index of the agent (meta-test: which of the test seeds)."""
+    state: AgentState
+    env_steps: int
+    episodes: int
+    last_return: float
+    """Return of the last training episode (with exploration noise), in reward units."""
+    mean_return: float
+    """Mean return of the last 10 training episodes."""
+    returns: tuple[float, ...]
+    """Up to 32 latest training returns, oldest first."""
+    last_evaluation: float
+    """Mean noise-free return of the last evaluation."""
+    critic_loss: float
+    meta_gradient_norm: float
+    """Norm of the agent's raw meta-gradient, before clipping or scaling."""
+    gain: float
+    """J(φ_0) − J(φ_K) of the virtual step, in units of Q."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectiveSnapshot:
+    """The shared objective at one moment."""
+
+    version: int
+    """Meta-steps applied so far."""
+    parameter_norm: float
+    gradient_norm: float
+    """Norm of the combined meta-gradient of the last meta-step."""
+    gain: float
+    """Mean gain of the virtual step over the agents."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSnapshot:
+    """A whole run at one moment."""
+
+    name: str
+    kind: str
+    """"meta-train" or "meta-test"."""
+    agents: tuple[AgentSnapshot, ...]
+    objective: ObjectiveSnapshot | None
+    """None where the objective is frozen."""
+    round_index: int
+    """Rounds finished by every agent."""
+    num_rounds: int
+    steps_per_agent: int
+    """Env steps each agent is to make."""
+    elapsed_s: float
+    agent_steps_per_s: float
+    """Env steps (each with its updates) of all agents together, per second."""
+    eta_s: float
+    """Seconds left at the present rate; NaN until known."""
+    saved_rounds: int
+    """Round whose objective and replay were last written to the run directory."""

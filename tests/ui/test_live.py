@@ -1,0 +1,120 @@
+import io
+import os
+import sys
+from dataclasses import replace
+from typing import TextIO
+
+import pyte
+import pytest
+from rich.console import Console
+
+from mgrl_cli.telemetry import RunSnapshot
+from mgrl_cli.ui.live import LiveView
+
+
+class Terminal(io.StringIO):
+    """Keeps what is written and says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def open_console(file: TextIO, width: int = 100, height: int = 30) -> Console:
+    return Console(
+        file=file,
+        width=width,
+        height=height,
+        force_terminal=True,
+        force_interactive=True,
+        _environ={"TERM": "xterm-256color"},
+    )
+
+
+def screen_of(written: str, width: int = 100, height: int = 30) -> pyte.Screen:
+    screen = pyte.Screen(width, height)
+    pyte.Stream(screen).feed(written.replace("\n", "\r\n"))
+    return screen
+
+
+def shown_lines(screen: pyte.Screen) -> list[str]:
+    return [line.rstrip() for line in screen.display if line.strip()]
+
+
+def update_and_fail(view: LiveView, snapshot: RunSnapshot, error: type[BaseException]) -> None:
+    view.update(snapshot)
+    raise error
+
+
+def test_frames_replace_each_other_and_the_last_one_stays(meta_train: RunSnapshot):
+    terminal = Terminal()
+    with LiveView(open_console(terminal)) as view:
+        for round_index in range(5):
+            view.update(replace(meta_train, round_index=round_index))
+    lines = shown_lines(screen_of(terminal.getvalue()))
+    assert sum("meta-train demo-1" in line for line in lines) == 1
+    assert sum("round 4/30" in line for line in lines) == 1
+    assert not any("round 3/30" in line for line in lines)
+
+
+def test_cursor_is_hidden_while_open_and_back_afterwards(meta_train: RunSnapshot):
+    terminal = Terminal()
+    with LiveView(open_console(terminal)) as view:
+        view.update(meta_train)
+        assert screen_of(terminal.getvalue()).cursor.hidden
+    assert not screen_of(terminal.getvalue()).cursor.hidden
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+def test_terminal_is_restored_after_an_error(meta_train: RunSnapshot, error: type[BaseException]):
+    terminal = Terminal()
+    stderr_before = sys.stderr
+    console = open_console(terminal)
+    with pytest.raises(error), LiveView(console) as view:
+        update_and_fail(view, meta_train, error)
+    assert not screen_of(terminal.getvalue()).cursor.hidden
+    assert sys.stderr is stderr_before
+    assert console.file is terminal
+
+
+def test_nothing_is_left_behind_without_an_update():
+    terminal = Terminal()
+    with LiveView(open_console(terminal)):
+        pass
+    assert shown_lines(screen_of(terminal.getvalue())) == []
+
+
+def test_last_frame_shows_the_agents_a_low_terminal_had_no_room_for(crowd: RunSnapshot):
+    terminal = Terminal()
+    with LiveView(open_console(terminal, height=15)) as view:
+        view.update(crowd)
+        assert any("more" in line for line in shown_lines(screen_of(terminal.getvalue())))
+    lines = shown_lines(screen_of(terminal.getvalue(), height=60))
+    assert not any("more" in line for line in lines)
+    assert sum("lunar" in line for line in lines) == 25
+
+
+def test_warnings_appear_above_the_view(meta_train: RunSnapshot):
+    terminal = Terminal()
+    with LiveView(open_console(terminal)) as view:
+        view.update(meta_train)
+        sys.stderr.write("watch out\n")
+        view.update(meta_train)
+    lines = shown_lines(screen_of(terminal.getvalue()))
+    assert lines[0] == "watch out"
+    assert sum("meta-train demo-1" in line for line in lines) == 1
+
+
+def test_stdout_is_left_alone(meta_train: RunSnapshot):
+    stdout_before = sys.stdout
+    with LiveView(open_console(Terminal())) as view:
+        view.update(meta_train)
+        assert sys.stdout is stdout_before
+
+
+def test_closed_terminal_neither_raises_nor_ends_the_process(meta_train: RunSnapshot):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream, LiveView(open_console(stream)) as view:
+        view.update(meta_train)
+        os.close(reader)
+        view.update(meta_train)
+        view.update(meta_train)

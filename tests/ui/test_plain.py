@@ -1,0 +1,61 @@
+import io
+import math
+import os
+from dataclasses import replace
+
+from mgrl_cli.telemetry import AgentState, ObjectiveSnapshot, RunSnapshot
+from mgrl_cli.ui.plain import PlainProgress, round_line
+
+
+def test_line_tells_the_round_in_ascii(meta_train: RunSnapshot):
+    assert round_line(meta_train) == (
+        "round 12/30 (23%)  env steps 13,800  lunar -172  cheetah -  gain +0.00130  "
+        "812 agent-steps/s  ETA 1:02:03"
+    )
+    assert round_line(meta_train).isascii()
+
+
+def test_one_line_per_round(meta_train: RunSnapshot):
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    for round_index in (0, 0, 1, 1, 1, 3, 2):
+        progress.update(replace(meta_train, round_index=round_index))
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["1/30", "3/30"]
+
+
+def test_no_escape_codes(meta_train: RunSnapshot):
+    stream = io.StringIO()
+    PlainProgress(stream).update(meta_train)
+    assert "\x1b" not in stream.getvalue()
+    assert "\r" not in stream.getvalue()
+
+
+def test_meta_test_line_compares_rules_and_has_no_gain(meta_test: RunSnapshot):
+    line = round_line(meta_test)
+    assert "hopper/learned 150  hopper/reinforce 151" in line
+    assert "gain" not in line
+
+
+def test_unknown_gain_and_time_are_dashes(meta_train: RunSnapshot):
+    objective = ObjectiveSnapshot(
+        version=0, parameter_norm=1.0, gradient_norm=math.nan, gain=math.nan
+    )
+    line = round_line(replace(meta_train, objective=objective, eta_s=math.nan))
+    assert "gain -  " in line
+    assert line.endswith("ETA -")
+
+
+def test_quarantined_agents_are_told(meta_train: RunSnapshot):
+    lost = replace(meta_train.agents[1], state=AgentState.QUARANTINED)
+    line = round_line(replace(meta_train, agents=(meta_train.agents[0], lost)))
+    assert line.endswith("1 quarantined")
+
+
+def test_closed_pipe_does_not_raise(meta_train: RunSnapshot):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        progress = PlainProgress(stream)
+        for round_index in (1, 2, 3):
+            progress.update(replace(meta_train, round_index=round_index))
