@@ -1,0 +1,357 @@
+"""One agent: a learner on its own environment with its own replay and random streams.
+
+The runtime decides when an agent plays, learns and is evaluated; an agent knows nothing of
+processes, files or other agents.
+"""
+
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.control import ControlEnvironment
+from envs.registry import make
+from mgrl_cli.agents.episodes import play_episode, play_noise_free
+from mgrl_cli.agents.learner import Learner
+from mgrl_cli.agents.round_statistics import RoundStatistics
+from mgrl_cli.agents.streams import Purpose, draw_seed, random_stream
+from mgrl_cli.algorithm.batches import Transitions, Windows, transitions_of
+from mgrl_cli.algorithm.meta_gradient import clipped, unit
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
+from mgrl_cli.algorithm.objectives import (
+    CriticObjective,
+    LearnedObjectiveLoss,
+    Objective,
+    ReinforceObjective,
+)
+from mgrl_cli.config import EnvConfig, Rule, RunConfig
+from mgrl_cli.replay.ring import ReplayRing
+from mgrl_cli.replay.schema import Episode
+from mgrl_cli.telemetry import AgentState
+
+_DIAGNOSTICS_INTERVAL = 20
+"""Meta-steps between measurements of gain and cosine, which cost extra passes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentSpec:
+    """Who an agent is within its run."""
+
+    agent_id: int
+    """Global number of the agent."""
+    env: EnvConfig
+    rule: Rule
+    seed_index: int
+    """Which of the run's streams it draws from: its id in meta-training; in meta-testing the number
+    of the test seed, so that all rules compared share initial networks and episode seeds."""
+    first_life_steps: int
+    """Env steps after which its first life ends; 0: never."""
+
+
+def agent_specs(config: RunConfig) -> list[AgentSpec]:
+    """Return every agent of a run in order of its id."""
+    if config.kind == "meta-test":
+        return [
+            AgentSpec(
+                agent_id=rule_number * config.seeds + seed_index,
+                env=config.envs[0],
+                rule=rule,
+                seed_index=seed_index,
+                first_life_steps=0,
+            )
+            for rule_number, rule in enumerate(config.rules)
+            for seed_index in range(config.seeds)
+        ]
+    count = sum(env.agents for env in config.envs) or config.agents
+    return [
+        AgentSpec(
+            agent_id=agent_id,
+            env=config.environment_of(agent_id),
+            rule="learned",
+            seed_index=agent_id,
+            # Lives end evenly spread over the population, so that all ages meet the objective.
+            first_life_steps=-(-config.meta.lifetime * (agent_id + 1) // count),
+        )
+        for agent_id in range(count)
+    ]
+
+
+def objective_shape(config: RunConfig) -> ObjectiveShape:
+    """Return the architecture of a fresh objective under these settings."""
+    return ObjectiveShape(
+        bound=config.objective.bound,
+        terminal_value=config.objective.terminal_value,
+        padding_first=config.objective.padding_first,
+    )
+
+
+def fresh_objective(config: RunConfig) -> Float[Tensor, " param"]:
+    """Return the initial objective parameters of a run."""
+    rng = random_stream(config.seed, "objective")
+    network = ObjectiveNetwork(objective_shape(config))
+    return network.initialise(rng, last_layer=config.objective.last_layer)
+
+
+@final
+@dataclass
+class _Counters:
+    env_steps: int = 0
+    episodes: int = 0
+    updates: int = 0
+    life: int = 0
+    life_start: int = 0
+    """Env step at which the present life began."""
+    evaluations: int = 0
+    returns: list[float] = field(default_factory=list[float])
+    """Returns of all training episodes, newest last."""
+
+
+@final
+class Agent:
+    """Learner, environment, replay, counters and streams of one agent."""
+
+    def __init__(
+        self,
+        spec: AgentSpec,
+        config: RunConfig,
+        network: ObjectiveNetwork,
+        objective_params: Float[Tensor, " param"],
+    ) -> None:
+        """Make a fresh agent.
+
+        Args:
+            spec: who it is.
+            config: settings of the run.
+            network: the learned objective's architecture.
+            objective_params: α; may be shared memory that others change between updates.
+
+        Raises:
+            EnvironmentSetupError: the environment cannot be made.
+        """
+        self.spec = spec
+        self._config = config
+        self._network = network
+        self._objective_params = objective_params
+        self._streams: dict[Purpose, np.random.Generator] = {
+            purpose: random_stream(config.seed, purpose, spec.seed_index)
+            for purpose in ("networks", "environment", "exploration", "replay", "target_noise",
+                            "evaluation")
+        }  # fmt: skip
+        self.environment = self._make_environment()
+        self._evaluation_environment = self._make_environment()
+        sizes = (self.environment.obs_size, self.environment.act_size)
+        self.learner = Learner(config, *sizes, self._streams["networks"])
+        self.replay = ReplayRing(config.replay.capacity, *sizes)
+        self.counters = _Counters()
+        self.statistics = RoundStatistics()
+        self.new_episodes: list[Episode] = []
+        """Episodes played since the runtime last took them to the log."""
+        self._objective = self._make_objective()
+
+    def _make_environment(self) -> ControlEnvironment:
+        env = self.spec.env
+        return make(env.id, env.kwargs, env.randomise)
+
+    def _make_objective(self) -> Objective:
+        if self.spec.rule == "ddpg":
+            return CriticObjective()
+        if self.spec.rule == "reinforce":
+            return ReinforceObjective(
+                discount=self._config.critic.discount,
+                terminal_bonus=float(self._config.critic.terminal_bonus),
+            )
+        return LearnedObjectiveLoss(self._network, self._objective_params)
+
+    @property
+    def life_steps(self) -> int:
+        """Env steps of the present life."""
+        return self.counters.env_steps - self.counters.life_start
+
+    @property
+    def is_learning(self) -> bool:
+        """True where this round's updates are made: the agent has played enough to learn from."""
+        has_own_replay = self._config.meta.reset == "policy" and self.counters.life > 0
+        return has_own_replay or self.life_steps >= self._config.schedule.updates_start
+
+    @property
+    def objective_share(self) -> float:
+        """p of the annealing: the objective's share in the policy's loss, 1 in later lives."""
+        anneal_steps = self._config.meta.anneal_steps
+        is_annealed = self._config.kind == "meta-train" and self.counters.life == 0
+        if not is_annealed or anneal_steps == 0:
+            return 1.0
+        return min(1.0, self.counters.env_steps / anneal_steps)
+
+    @property
+    def state(self) -> AgentState:
+        """What the agent is doing, for the live view."""
+        if self.counters.env_steps >= self._config.steps:
+            return AgentState.FINISHED
+        if self.counters.life and self.life_steps <= self._config.schedule.round_steps:
+            return AgentState.RESTARTED
+        if not self.is_learning or self._acts_randomly:
+            return AgentState.EXPLORING
+        return AgentState.ANNEALING if self.objective_share < 1.0 else AgentState.LEARNING
+
+    @property
+    def _acts_randomly(self) -> bool:
+        keeps_policy_only = self._config.meta.reset == "policy" and self.counters.life > 0
+        return not keeps_policy_only and self.life_steps < self._config.exploration.random_steps
+
+    def begin_round(self, index: int) -> None:
+        """Open a round's statistics and start a new life where the old one has ended.
+
+        Args:
+            index: number of the round, from 1.
+        """
+        self.statistics = RoundStatistics()
+        self.round_index = index
+        lifetime = self._config.meta.lifetime
+        length = lifetime if self.counters.life else self.spec.first_life_steps
+        if self._config.kind == "meta-train" and lifetime and self.life_steps >= length:
+            self._start_new_life()
+
+    def _start_new_life(self) -> None:
+        self.counters.life += 1
+        self.counters.life_start = self.counters.env_steps
+        self.learner.renew_policy(self._streams["networks"])
+        if self._config.meta.reset == "agent":
+            self.learner.renew_critic(self._streams["networks"])
+            self.replay.clear()
+
+    def play(self, target_env_steps: int, objective_version: int) -> None:
+        """Play whole episodes until `env_steps` reaches the target; one that overshot may rest.
+
+        Args:
+            target_env_steps: over the whole run, not this life.
+            objective_version: meta-steps applied so far, stored with every step.
+
+        Raises:
+            EnvironmentFailure: the environment raised or returned something not finite.
+        """
+        while self.counters.env_steps < target_env_steps:
+            self.play_one_episode(objective_version)
+
+    def play_one_episode(self, objective_version: int) -> None:
+        """Play one episode with exploration noise into replay."""
+        random_steps = self._config.exploration.random_steps - self.life_steps
+        episode = play_episode(
+            self.environment,
+            self.learner.act,
+            self._streams["exploration"],
+            random_steps=random_steps if self._acts_randomly else 0,
+            noise=self._config.exploration.noise,
+            seed=draw_seed(self._streams["environment"]),
+        )
+        episode = episode._replace(
+            objective_version=np.full(len(episode.reward), objective_version, dtype=np.int64),
+            life=self.counters.life,
+        )
+        self.replay.append(episode)
+        self.new_episodes.append(episode)
+        self.counters.env_steps += len(episode.reward)
+        self.counters.episodes += 1
+        episode_return = float(episode.reward.sum(dtype=np.float64))
+        self.counters.returns.append(episode_return)
+        self.statistics.add("mean_return", episode_return)
+
+    def learn(self, update_index: int) -> None:
+        """Make update j: the critic always, policy and targets where j is even.
+
+        Args:
+            update_index: j, counted over the whole run.
+        """
+        transitions = self._critic_batch()
+        shape = tuple(transitions.action.shape)
+        noise = self._streams["target_noise"].standard_normal(shape, dtype=np.float32)
+        loss, applied = self.learner.update_critic(transitions, torch.from_numpy(noise))
+        self.statistics.add("critic_loss", loss)
+        self.statistics.count("skipped_updates", not applied)
+        self.counters.updates += 1
+        if update_index % self._config.schedule.policy_interval == 0:
+            windows = self._windows(self._config.windows.batch)
+            update = self.learner.update_policy(windows, self._objective, self.objective_share)
+            self.statistics.add("policy_loss", update.loss)
+            self.statistics.add("action_slack", update.action_slack)
+            self.statistics.count("skipped_updates", not update.applied)
+            self.learner.update_targets()
+
+    def meta_gradient(self, meta_step: int) -> Float[Tensor, " param"]:
+        """Return the agent's contribution g_i to the objective, clipped or of unit norm.
+
+        Args:
+            meta_step: number of the meta-step; some also measure gain and cosine.
+        """
+        settings = self._config.meta
+        batch = self._config.windows.batch
+        drawn = self._windows((settings.inner_steps + 1) * batch)
+        batches = [
+            Windows(*(tensor[k * batch : (k + 1) * batch] for tensor in drawn))
+            for k in range(settings.inner_steps + 1)
+        ]
+        result = self.learner.meta_gradient(self._network, self._objective_params, batches)
+        self.statistics.add("inner_gradient_norm", result.inner_gradient_norm.item())
+        self.statistics.add("meta_gradient_norm", result.gradient.norm().item())
+        if meta_step % _DIAGNOSTICS_INTERVAL == 0:
+            self.statistics.add("gain", self.learner.gain(self._network, result, batches))
+            cosine = self.learner.cosine_with_critic(batches[1], self._objective)
+            self.statistics.add("cosine", cosine)
+        if settings.gradient_scale == "unit":
+            return unit(result.gradient)
+        return clipped(result.gradient, limit=settings.clip_norm)
+
+    def evaluate_if_due(self) -> None:
+        """Evaluate without noise when `env_steps` has passed the next multiple of the interval."""
+        interval = self._config.evaluation.interval
+        if not interval or self.counters.env_steps // interval <= self.counters.evaluations:
+            return
+        self.counters.evaluations = self.counters.env_steps // interval
+        rng = self._streams["evaluation"]
+        returns = [
+            play_noise_free(self._evaluation_environment, self.learner.act, draw_seed(rng))
+            for _ in range(self._config.evaluation.episodes)
+        ]
+        self.statistics.add("evaluation", float(np.mean(returns)))
+
+    def metrics_row(self) -> dict[str, float | int | str | None]:
+        """Return the round's figures: counters, then the means over the round (None: none)."""
+        return {
+            "agent_id": self.spec.agent_id,
+            "environment": self.spec.env.id,
+            "rule": self.spec.rule,
+            "seed": self.spec.seed_index,
+            "round": self.round_index,
+            "life": self.counters.life,
+            "env_steps": self.counters.env_steps,
+            "updates": self.counters.updates,
+            "episodes": self.counters.episodes,
+            "annealing": self.objective_share,
+            **self.statistics.summary(),
+        }
+
+    def close(self) -> None:
+        """Release both environments."""
+        self.environment.close()
+        self._evaluation_environment.close()
+
+    def _windows(self, batch: int) -> Windows:
+        return self.replay.sample_windows(
+            self._streams["replay"],
+            batch,
+            self._config.windows.steps,
+            self._config.windows.sample_by,
+            timeout_is_terminal=self._config.critic.timeout_is_terminal,
+        )
+
+    def _critic_batch(self) -> Transitions:
+        if self._config.critic.batch == "windows":
+            return transitions_of(self._windows(self._config.windows.batch))
+        return self.replay.sample_transitions(
+            self._streams["replay"],
+            self._config.windows.batch * self._config.windows.steps,
+            timeout_is_terminal=self._config.critic.timeout_is_terminal,
+        )
+

@@ -1,0 +1,91 @@
+"""Playing whole episodes: with exploration into a record, or without noise for a return."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from envs.control import ControlEnvironment
+from mgrl_cli.replay.schema import BehaviourKind, Episode
+
+Act = Callable[[np.ndarray], np.ndarray]
+"""Observation [obs] → action [act] in [-1, 1], both float32."""
+
+
+def play_episode(
+    environment: ControlEnvironment,
+    act: Act,
+    rng: np.random.Generator,
+    *,
+    random_steps: int,
+    noise: float,
+    seed: int,
+) -> Episode:
+    """Play one whole episode with exploration and return its record.
+
+    Actions are uniform in [-1, 1] for the first `random_steps` steps, then π(s) + N(0, noise²),
+    clipped to [-1, 1]; the clipped action is executed. Every episode is reset with a seed of its
+    own, so that it can be replayed from the record alone.
+
+    Args:
+        environment: where to play.
+        act: the policy, without noise.
+        rng: draws the exploration.
+        random_steps: steps still to be taken at random; 0 or less: none.
+        noise: standard deviation in units of the [-1, 1] action.
+        seed: of this episode.
+
+    Raises:
+        EnvironmentFailure: the environment raised or returned something not finite.
+    """
+    observations = [environment.reset(seed=seed)]
+    means: list[np.ndarray] = []
+    raw_actions: list[np.ndarray] = []
+    kinds: list[int] = []
+    rewards: list[float] = []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        if len(rewards) < random_steps:
+            raw_action = rng.uniform(-1.0, 1.0, environment.act_size).astype(np.float32)
+            means.append(np.zeros_like(raw_action))
+            kinds.append(BehaviourKind.RANDOM)
+        else:
+            mean = act(observations[-1])
+            exploration = rng.standard_normal(environment.act_size, dtype=np.float32)
+            raw_action = mean + np.float32(noise) * exploration
+            means.append(mean)
+            kinds.append(BehaviourKind.POLICY)
+        raw_actions.append(raw_action)
+        result = environment.step(raw_action.clip(-1.0, 1.0))
+        observations.append(result.obs)
+        rewards.append(result.reward)
+        terminated, truncated = result.terminated, result.truncated
+    raw_action_array = np.stack(raw_actions)
+    at_end = np.arange(1, len(rewards) + 1) == len(rewards)
+    return Episode(
+        obs=np.stack(observations),
+        action=raw_action_array.clip(-1.0, 1.0),
+        raw_action=raw_action_array,
+        behaviour_mean=np.stack(means),
+        behaviour_kind=np.asarray(kinds, dtype=np.uint8),
+        reward=np.asarray(rewards, dtype=np.float32),
+        terminated=at_end & terminated,
+        truncated=at_end & truncated,
+        objective_version=np.zeros(len(rewards), dtype=np.int64),
+        seed=seed,
+        life=0,
+    )
+
+
+def play_noise_free(environment: ControlEnvironment, act: Act, seed: int) -> float:
+    """Return the undiscounted return of one episode without exploration noise.
+
+    Raises:
+        EnvironmentFailure: the environment raised or returned something not finite.
+    """
+    obs = environment.reset(seed=seed)
+    total = 0.0
+    terminated = truncated = False
+    while not (terminated or truncated):
+        obs, reward, terminated, truncated = environment.step(act(obs))
+        total += reward
+    return total

@@ -1,0 +1,222 @@
+"""One agent's networks, targets and optimisers, and its three updates.
+
+Data and noise come in from outside; here is nothing random but the initial parameters.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean
+from mgrl_cli.algorithm.meta_gradient import (
+    MetaGradient,
+    MetaProblem,
+    VirtualStep,
+    clipped,
+    meta_gradient,
+)
+from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+from mgrl_cli.algorithm.objectives import (
+    CriticObjective,
+    Objective,
+    PolicyEvidence,
+    annealed_loss,
+    pre_activation_penalty,
+)
+from mgrl_cli.algorithm.td3 import (
+    clipped_double_q_target,
+    polyak_update_,
+    smoothed_target_action,
+    twin_critic_loss,
+)
+from mgrl_cli.config import RunConfig
+
+
+class PolicyUpdate(NamedTuple):
+    """What a policy update did."""
+
+    loss: float
+    action_slack: float
+    """mean(1 - a²) over the valid steps: near 0, tanh is saturated and no gradient passes."""
+    applied: bool
+    """False where the gradient was not finite and the update was skipped."""
+
+
+class Diagnostics(NamedTuple):
+    """Whether the objective and its virtual step make sense at the moment."""
+
+    gain: float
+    """J(φ_0) - J(φ_K), in units of Q; positive where the virtual step helps."""
+    cosine: float
+    """Cosine of the objective's with the critic's policy gradient at φ."""
+
+
+@final
+class Learner:
+    """φ, θ, φ⁻, θ⁻ and their Adam states."""
+
+    def __init__(
+        self, config: RunConfig, obs_size: int, act_size: int, rng: np.random.Generator
+    ) -> None:
+        """Draw fresh networks from `rng`."""
+        self._config = config
+        self.policy = PolicyNetwork(obs_size, act_size, config.policy.hidden)
+        self.critic = CriticNetwork(obs_size, act_size, config.critic.hidden)
+        self.renew_policy(rng)
+        self.renew_critic(rng)
+
+    def renew_policy(self, rng: np.random.Generator) -> None:
+        """Replace φ, φ⁻ and the policy's Adam state by fresh ones."""
+        self.policy_params = self.policy.initialise(
+            rng, last_layer_scale=self._config.policy.last_layer_scale
+        )
+        self.policy_target = self.policy_params.clone()
+        self._policy_optimizer = _adam(self.policy_params, self._config.policy.learning_rate)
+
+    def renew_critic(self, rng: np.random.Generator) -> None:
+        """Replace θ, θ⁻ and the critic's Adam state by fresh ones."""
+        self.critic_params = self.critic.initialise_twins(rng)
+        self.critic_target = self.critic_params.clone()
+        self._critic_optimizer = _adam(self.critic_params, self._config.critic.learning_rate)
+
+    @torch.no_grad()
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """Return π_φ(s) for one observation [obs], without noise, as float32 [act]."""
+        return self.policy(self.policy_params, torch.from_numpy(obs)).numpy()
+
+    def q_first(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return Q_θ1(s, a) with θ as it stands."""
+        return self.critic.first(self.critic_params, obs, action)
+
+    def update_critic(
+        self, batch: Transitions, noise: Float[Tensor, "rows act"]
+    ) -> tuple[float, bool]:
+        """Descend the twin critics' loss once; return the loss and whether it was finite.
+
+        Args:
+            batch: transitions.
+            noise: standard normal, for target smoothing.
+        """
+        settings = self._config.critic
+        with torch.no_grad():
+            next_action = smoothed_target_action(
+                self.policy(self.policy_target, batch.next_obs),
+                noise * settings.target_noise,
+                noise_clip=settings.target_noise_clip,
+            )
+            target = clipped_double_q_target(
+                batch.reward,
+                batch.terminated,
+                self.critic.twins(self.critic_target, batch.next_obs, next_action),
+                discount=settings.discount,
+                terminal_bonus=float(settings.terminal_bonus),
+            )
+        theta = self.critic_params.detach().requires_grad_()
+        loss = twin_critic_loss(
+            self.critic.twins(theta, batch.obs, batch.action),
+            target,
+            batch.is_valid,
+            over_padding=self._config.windows.mean_over_padding,
+        )
+        (gradient,) = torch.autograd.grad(loss, theta)
+        return loss.item(), _descend(self._critic_optimizer, self.critic_params, gradient)
+
+    def update_policy(
+        self, windows: Windows, objective: Objective, objective_share: float
+    ) -> PolicyUpdate:
+        """Descend the mean of the objective once, gradient clipped.
+
+        Args:
+            windows: a fresh batch.
+            objective: what drives the policy.
+            objective_share: p of the annealing; below 1 the critic's -Q is mixed in.
+        """
+        over_padding = self._config.windows.mean_over_padding
+        phi = self.policy_params.detach().requires_grad_()
+        pre_activation = self.policy.pre_activation(phi, windows.obs)
+        evidence = PolicyEvidence(windows, torch.tanh(pre_activation), self.q_first)
+        losses = objective(evidence)
+        if objective_share < 1.0:
+            losses = annealed_loss(losses, CriticObjective()(evidence), objective_share)
+        loss = masked_mean(losses, windows.is_valid, over_padding=over_padding)
+        total = loss
+        if self._config.policy.pre_activation_limit > 0:
+            total = loss + pre_activation_penalty(
+                pre_activation[:, :-1],
+                windows.is_valid,
+                limit=self._config.policy.pre_activation_limit,
+            )
+        (gradient,) = torch.autograd.grad(total, phi)
+        applied = _descend(
+            self._policy_optimizer,
+            self.policy_params,
+            clipped(gradient, limit=self._config.policy.clip_norm),
+        )
+        slack = 1.0 - evidence.policy_action.detach().square().mean(dim=-1)
+        return PolicyUpdate(loss.item(), masked_mean(slack, windows.is_valid).item(), applied)
+
+    def update_targets(self) -> None:
+        """Move both targets towards φ and θ."""
+        polyak_update_(self.policy_target, self.policy_params, rate=self._config.critic.polyak)
+        polyak_update_(self.critic_target, self.critic_params, rate=self._config.critic.polyak)
+
+    def meta_problem(self, network: ObjectiveNetwork) -> MetaProblem:
+        """Return the meta-gradient's problem at the present φ and θ."""
+        return MetaProblem(
+            policy=self.policy,
+            critic=self.critic,
+            objective=network,
+            critic_params=self.critic_params,
+            virtual_step=VirtualStep(
+                size=self._config.meta.inner_step_size, kind=self._config.meta.inner_step
+            ),
+        )
+
+    def meta_gradient(
+        self,
+        network: ObjectiveNetwork,
+        objective_params: Float[Tensor, " param"],
+        batches: Sequence[Windows],
+    ) -> MetaGradient:
+        """Return ∇_α J at the present φ and θ, raw."""
+        problem = self.meta_problem(network)
+        return meta_gradient(problem, objective_params, self.policy_params, batches)
+
+    def gain(
+        self, network: ObjectiveNetwork, result: MetaGradient, batches: Sequence[Windows]
+    ) -> float:
+        """Return J(φ_0) - J(φ_K) of a meta-gradient's virtual step."""
+        problem = self.meta_problem(network)
+        with torch.no_grad():
+            before = problem.meta_loss(self.policy_params, batches)
+            after = problem.meta_loss(result.virtual_policy, batches)
+        return (before - after).item()
+
+    def cosine_with_critic(self, windows: Windows, objective: Objective) -> float:
+        """Return the cosine of the objective's with the critic's policy gradient (0 if either is 0)."""
+        gradients: list[Tensor] = []
+        for each in (objective, CriticObjective()):
+            phi = self.policy_params.detach().requires_grad_()
+            evidence = PolicyEvidence(windows, self.policy(phi, windows.obs), self.q_first)
+            loss = masked_mean(each(evidence), windows.is_valid)
+            gradients.extend(torch.autograd.grad(loss, phi))
+        return torch.cosine_similarity(gradients[0], gradients[1], dim=0).item()
+
+
+def _adam(params: Tensor, learning_rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam([params], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+
+def _descend(optimizer: torch.optim.Adam, params: Tensor, gradient: Tensor) -> bool:
+    """Make one Adam step in place; a gradient that is not finite changes nothing."""
+    if not torch.isfinite(gradient).all():
+        return False
+    params.grad = gradient
+    optimizer.step()
+    params.grad = None
+    return True

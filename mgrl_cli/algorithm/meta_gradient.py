@@ -1,0 +1,228 @@
+"""The meta-gradient ∇_α J: how the objective should change so that a policy it trains gets better.
+
+    φ_0 = φ;   φ_k = φ_{k-1} - η s(g_k),   g_k = ∇_φ Σ_valid ℓ_α(τ_k, π_{φ_{k-1}}(s))   virtual step
+    J   = - mean over the states s of τ_0..τ_K of Q_θ1(s, π_{φ_K}(s))                 critic frozen
+
+with s(g) = g ("sum", the paper's) or s(g) = g / max(‖g‖, ε) ("unit"). Source: paper Eq. 6.
+
+Two forms of the same gradient. `meta_gradient` runs: α reaches a virtual step only through
+c = ∂Σℓ/∂a at a = π(s), so with v_k = ∂J/∂φ_k one Jacobian-vector product u = (∂π/∂φ) v_k gives
+
+    ∂J/∂α  +=  -η ∇_α ⟨c_k(α), u⟩
+
+and only the small objective is differentiated twice. For K > 1, v walks back through the steps by a
+Hessian-vector product. `meta_gradient_by_double_backward` keeps the whole graph and differentiates
+through it; it is slower, obviously right, and stays as the oracle of the tests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from mgrl_cli.algorithm.batches import Windows, masked_mean
+from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+from mgrl_cli.algorithm.objectives import LearnedObjectiveLoss, PolicyEvidence
+
+
+SHORTEST_UNIT_GRADIENT = 1e-6
+"""ε: below it the unit step is proportional to g. An objective that asks for nothing (zero last
+layer) has g = 0; with a step of fixed length its meta-gradient would not exist."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VirtualStep:
+    """How the virtual step moves the policy."""
+
+    size: float
+    """η; for "sum" it multiplies a sum over all valid steps, so quote it together with B · T."""
+    kind: Literal["sum", "unit"] = "sum"
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetaProblem:
+    """One agent's networks and frozen critic: all that J depends on besides φ, α and the data."""
+
+    policy: PolicyNetwork
+    critic: CriticNetwork
+    objective: ObjectiveNetwork
+    critic_params: Float[Tensor, "2 param"]
+    virtual_step: VirtualStep
+
+    def q_first(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return Q_θ1(s, a)."""
+        return self.critic.first(self.critic_params, obs, action)
+
+    def evidence(self, policy_params: Tensor, windows: Windows) -> PolicyEvidence:
+        """Return what the objective sees of the policy φ on `windows`."""
+        return PolicyEvidence(windows, self.policy(policy_params, windows.obs), self.q_first)
+
+    def loss(self, params: Tensor, evidence: PolicyEvidence) -> Float[Tensor, ""]:
+        """Return Σ_valid ℓ_α, the sum that the virtual step descends."""
+        losses = LearnedObjectiveLoss(self.objective, params)(evidence)
+        is_valid = evidence.windows.is_valid
+        return torch.where(is_valid, losses, torch.zeros_like(losses)).sum()
+
+    def meta_loss(self, policy_params: Tensor, batches: Sequence[Windows]) -> Float[Tensor, ""]:
+        """Return J = -mean Q_θ1(s, π_φ(s)) over the valid states of all batches."""
+        obs = torch.cat([windows.obs[:, :-1] for windows in batches])
+        is_valid = torch.cat([windows.is_valid for windows in batches])
+        return -masked_mean(self.q_first(obs, self.policy(policy_params, obs)), is_valid)
+
+    def scaled(self, gradient: Tensor) -> Tensor:
+        """Return s(g), the direction and length of the virtual step over η."""
+        if self.virtual_step.kind == "unit":
+            norm = torch.linalg.vector_norm(gradient)
+            return gradient / norm.clamp(min=SHORTEST_UNIT_GRADIENT)
+        return gradient
+
+    def scaled_vjp(self, gradient: Tensor, v: Tensor) -> Tensor:
+        """Return (∂s/∂g)ᵀ v, for the unit step (v - ĝ⟨ĝ, v⟩)/‖g‖."""
+        if self.virtual_step.kind == "sum":
+            return v
+        norm = torch.linalg.vector_norm(gradient)
+        if norm <= SHORTEST_UNIT_GRADIENT:
+            return v / SHORTEST_UNIT_GRADIENT
+        direction = gradient / norm
+        return (v - direction * torch.dot(direction, v)) / norm
+
+
+class MetaGradient(NamedTuple):
+    """A meta-gradient and what tells whether it means anything."""
+
+    gradient: Float[Tensor, " param"]
+    """∇_α J, raw."""
+    virtual_policy: Float[Tensor, " policy_param"]
+    """φ_K."""
+    inner_gradient_norm: Float[Tensor, ""]
+    """‖g_1‖."""
+
+
+class _Step(NamedTuple):
+    """One virtual step, kept for the walk back."""
+
+    windows: Windows
+    policy_params: Tensor
+    action: Tensor
+    action_gradient: Tensor
+    """c, differentiable in α and in `action`."""
+    policy_gradient: Tensor
+    """g."""
+
+
+def meta_gradient(
+    problem: MetaProblem,
+    params: Float[Tensor, " param"],
+    policy_params: Float[Tensor, " policy_param"],
+    batches: Sequence[Windows],
+) -> MetaGradient:
+    """Return ∇_α J by contraction, without a second derivative of the policy for K = 1.
+
+    Args:
+        problem: networks, critic and virtual step of one agent.
+        params: objective parameters α.
+        policy_params: φ_0.
+        batches: τ_0, which only the critic judges, then τ_1..τ_K, one per virtual step.
+    """
+    alpha = params.detach().requires_grad_()
+    phi = policy_params.detach()
+    steps: list[_Step] = []
+    for windows in batches[1:]:
+        step = _virtual_step(problem, alpha, phi, windows)
+        phi = phi - problem.virtual_step.size * problem.scaled(step.policy_gradient)
+        steps.append(step)
+
+    final_policy = phi.requires_grad_()
+    (v,) = torch.autograd.grad(problem.meta_loss(final_policy, batches), final_policy)
+    gradient = torch.zeros_like(params)
+    for k, step in reversed(list(enumerate(steps, start=1))):
+        w = problem.scaled_vjp(step.policy_gradient, v)
+        u = _policy_jvp(problem, step, w)
+        contraction = torch.sum(step.action_gradient * u)
+        if k == 1:
+            (alpha_part,) = torch.autograd.grad(contraction, alpha)
+        else:
+            alpha_part, action_part = torch.autograd.grad(contraction, (alpha, step.action))
+            v = v - problem.virtual_step.size * _hessian_vector(problem, step, w, action_part)
+        gradient -= problem.virtual_step.size * alpha_part
+    return MetaGradient(gradient, final_policy.detach(), steps[0].policy_gradient.norm())
+
+
+def _virtual_step(
+    problem: MetaProblem, alpha: Tensor, policy_params: Tensor, windows: Windows
+) -> _Step:
+    """Differentiate Σℓ in action space (kept differentiable) and from there to φ."""
+    phi = policy_params.detach().requires_grad_()
+    actions = problem.policy(phi, windows.obs)
+    leaf = actions.detach().requires_grad_()
+    evidence = PolicyEvidence(windows, leaf, problem.q_first)
+    (c,) = torch.autograd.grad(problem.loss(alpha, evidence), leaf, create_graph=True)
+    (g,) = torch.autograd.grad(actions, phi, grad_outputs=c.detach())
+    return _Step(windows, phi.detach(), leaf, c, g)
+
+
+def _policy_jvp(problem: MetaProblem, step: _Step, direction: Tensor) -> Tensor:
+    """Return u = (∂π/∂φ) · direction at every observation of the step's windows."""
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = forward_ad.make_dual(step.policy_params, direction)
+        actions = problem.policy(dual, step.windows.obs)
+        return forward_ad.unpack_dual(actions).tangent
+
+
+def _hessian_vector(
+    problem: MetaProblem, step: _Step, direction: Tensor, action_part: Tensor
+) -> Tensor:
+    """Return (∇²_φ Σℓ) · w = Jᵀ (∂c/∂a · u) + ∇_φ ⟨c, (∂π/∂φ) w⟩, with c constant in the last term.
+
+    `action_part` is ∂⟨c, u⟩/∂a, so the objective's second derivative is already in it; what is left
+    is the policy's own curvature, reverse mode over forward mode.
+    """
+    phi = step.policy_params.detach().requires_grad_()
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(phi, direction)
+        actions, tangent = forward_ad.unpack_dual(problem.policy(dual, step.windows.obs))
+        total = torch.sum(action_part * actions) + torch.sum(
+            step.action_gradient.detach() * tangent
+        )
+        (product,) = torch.autograd.grad(total, phi)
+    return product
+
+
+def meta_gradient_by_double_backward(
+    problem: MetaProblem,
+    params: Float[Tensor, " param"],
+    policy_params: Float[Tensor, " policy_param"],
+    batches: Sequence[Windows],
+) -> MetaGradient:
+    """Return ∇_α J by differentiating through the whole graph of virtual steps (the oracle)."""
+    alpha = params.detach().requires_grad_()
+    phi = policy_params.detach().requires_grad_()
+    inner_gradients: list[Tensor] = []
+    for windows in batches[1:]:
+        loss = problem.loss(alpha, problem.evidence(phi, windows))
+        (g,) = torch.autograd.grad(loss, phi, create_graph=True)
+        phi = phi - problem.virtual_step.size * problem.scaled(g)
+        inner_gradients.append(g)
+    (gradient,) = torch.autograd.grad(problem.meta_loss(phi, batches), alpha)
+    return MetaGradient(gradient, phi.detach(), inner_gradients[0].detach().norm())
+
+
+def _positive_norm(gradient: Tensor) -> Tensor:
+    """Return ‖g‖, at least the smallest normal number: a zero gradient must stay zero."""
+    return torch.linalg.vector_norm(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+
+
+def clipped(gradient: Tensor, *, limit: float) -> Tensor:
+    """Return the gradient scaled down to norm `limit` where it is longer."""
+    return gradient * (limit / _positive_norm(gradient)).clamp(max=1.0)
+
+
+def unit(gradient: Tensor) -> Tensor:
+    """Return g / ‖g‖; a zero gradient stays zero."""
+    return gradient / _positive_norm(gradient)

@@ -1,0 +1,169 @@
+"""Objectives that drive a policy: the learned one and the hand-written ones, behind one signature.
+
+Each returns a loss ℓ_t per step; a policy descends its mean over the valid steps. Comparing two
+objectives therefore changes one thing only.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Protocol, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mgrl_cli.algorithm.batches import Windows, masked_mean
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
+
+
+@final
+class PolicyEvidence:
+    """What an objective may look at: windows, the policy's actions on them and its critic."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        actions: Float[Tensor, "batch time_plus_1 act"],
+        critic: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        """Bundle the evidence.
+
+        Args:
+            windows: B windows of T steps.
+            actions: π_φ(s) at all T + 1 observations, differentiable in φ.
+            critic: (obs, action) → Q_θ1.
+        """
+        self.windows = windows
+        self.policy_action = actions[:, :-1]
+        self._actions = actions
+        self._critic = critic
+
+    def q_value(self) -> Float[Tensor, "batch time"]:
+        """Return Q_θ1(s_t, π_φ(s_t)), differentiable in φ."""
+        return self._critic(self.windows.obs[:, :-1], self.policy_action)
+
+    @cached_property
+    def signals(self) -> ObjectiveSignals:
+        """Rewards and values as constants: V_t = Q_θ1(s_t, π_φ(s_t)), never differentiated."""
+        with torch.no_grad():
+            values = self._critic(self.windows.obs, self._actions.detach())
+        return ObjectiveSignals(
+            reward=self.windows.reward,
+            value=values[:, :-1],
+            next_value=values[:, 1:],
+            terminated=self.windows.terminated,
+            is_valid=self.windows.is_valid,
+        )
+
+
+class Objective(Protocol):
+    """A loss per step for a policy."""
+
+    def __call__(self, evidence: PolicyEvidence) -> Float[Tensor, "batch time"]:
+        """Return ℓ_t, differentiable in the policy's actions; padded steps may hold anything."""
+        ...
+
+
+@final
+class LearnedObjectiveLoss:
+    """ℓ = L_α with α fixed during the call; reads α anew each time, so it may live in shared memory."""
+
+    def __init__(self, network: ObjectiveNetwork, params: Float[Tensor, " param"]) -> None:
+        self.network = network
+        self.params = params
+
+    def __call__(self, evidence: PolicyEvidence) -> Float[Tensor, "batch time"]:
+        """Return L_α on the evidence."""
+        windows = evidence.windows
+        return self.network(
+            self.params, windows.action, evidence.policy_action, evidence.signals
+        )
+
+
+@final
+class CriticObjective:
+    """DDPG: ℓ_t = -Q_θ1(s_t, π_φ(s_t)) (Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971)."""
+
+    def __call__(self, evidence: PolicyEvidence) -> Float[Tensor, "batch time"]:
+        """Return -Q_θ1."""
+        return -evidence.q_value()
+
+
+@final
+class ReinforceObjective:
+    """Off-policy REINFORCE with GAE: ℓ_t = mean_j (a_tj - π(s_t)_j)² · Â_t, no gradient through Â.
+
+    Up to a constant -Â · log N(a; π(s), σ²): pulls the policy to replayed actions of positive
+    advantage and pushes it from the others (paper §5, the off-policy baseline).
+    """
+
+    def __init__(
+        self, *, discount: float, trace_decay: float = 0.97, terminal_bonus: float = 0.0
+    ) -> None:
+        """Set γ, λ, and the bonus added to the target of a terminal step (reference code: 1)."""
+        self._discount = discount
+        self._trace_decay = trace_decay
+        self._terminal_bonus = terminal_bonus
+
+    def __call__(self, evidence: PolicyEvidence) -> Float[Tensor, "batch time"]:
+        """Return the loss per step."""
+        signals = evidence.signals
+        advantage = generalised_advantage(
+            signals,
+            discount=self._discount,
+            trace_decay=self._trace_decay,
+            terminal_bonus=self._terminal_bonus,
+        )
+        distance = (evidence.windows.action - evidence.policy_action).square().mean(dim=-1)
+        return distance * advantage
+
+
+def generalised_advantage(
+    signals: ObjectiveSignals,
+    *,
+    discount: float,
+    trace_decay: float,
+    terminal_bonus: float = 0.0,
+) -> Float[Tensor, "batch time"]:
+    """Return Â_t = Σ_k (γλ)^k δ_{t+k} inside the window, δ_t = r_t + γ(1 - d_t)V_{t+1} - V_t.
+
+    Padded steps contribute no δ, so the sum ends at the last valid step.
+
+    Source: Schulman et al. 2016, https://arxiv.org/abs/1506.02438
+    """
+    is_terminal = signals.terminated.to(signals.reward.dtype)
+    target = signals.reward + discount * (1.0 - is_terminal) * signals.next_value
+    delta = target + terminal_bonus * is_terminal - signals.value
+    delta = torch.where(signals.is_valid, delta, torch.zeros_like(delta))
+    advantage = torch.zeros_like(delta)
+    running = torch.zeros_like(delta[:, 0])
+    for t in reversed(range(delta.shape[1])):
+        running = delta[:, t] + discount * trace_decay * running
+        advantage[:, t] = running
+    return advantage
+
+
+def annealed_loss(
+    learned: Float[Tensor, "batch time"],
+    critic: Float[Tensor, "batch time"],
+    share: float,
+) -> Float[Tensor, "batch time"]:
+    """Return p · ℓ_α + (1 - p) · (-Q), the loss of a young agent in meta-training.
+
+    Args:
+        learned: ℓ_α.
+        critic: -Q_θ1(s, π(s)).
+        share: p = min(1, env_steps / anneal_steps) of the agent itself.
+    """
+    return share * learned + (1.0 - share) * critic
+
+
+def pre_activation_penalty(
+    pre_activation: Float[Tensor, "batch time act"],
+    is_valid: Bool[Tensor, "batch time"],
+    *,
+    limit: float,
+) -> Float[Tensor, ""]:
+    """Return mean_valid max(0, |z| - limit)², which keeps tanh from saturating for good."""
+    excess = (pre_activation.abs() - limit).clamp(min=0.0).square().mean(dim=-1)
+    return masked_mean(excess, is_valid)

@@ -1,0 +1,83 @@
+"""Parameters as the equations have them: one flat vector per network.
+
+φ, θ and α are single tensors, so that a gradient step, a norm, a Jacobian-vector product, an Adam
+update, a copy into shared memory and a checkpoint entry are each one operation on one tensor. A
+`ParameterLayout` cuts a vector into the named matrices a network computes with.
+"""
+
+from collections.abc import Mapping
+from math import prod, sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class ParameterLayout:
+    """Names and shapes of a network's parameters inside its flat vector.
+
+    Weight matrices are stored [in, out]; every name ending in `.weight` is one.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.shapes = dict(shapes)
+        self._sizes = [prod(shape) for shape in self.shapes.values()]
+        self.size = sum(self._sizes)
+        """Number of parameters."""
+
+    def views(self, params: Float[Tensor, "*lead param"]) -> dict[str, Tensor]:
+        """Return name → tensor of shape [*lead, *shape], views of `params`, differentiable."""
+        lead = params.shape[:-1]
+        parts = params.split(self._sizes, dim=-1)
+        return {
+            name: part.view(*lead, *shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+    def initialise(self, rng: np.random.Generator) -> Float[Tensor, " param"]:
+        """Return fresh float32 parameters.
+
+        Weights are Glorot-uniform, LayerNorm gains one, everything else zero. Drawn with NumPy, so
+        that a seed means the same parameters in every torch version.
+        """
+        params = np.zeros(self.size, dtype=np.float32)
+        start = 0
+        for name, shape in self.shapes.items():
+            stop = start + prod(shape)
+            if name.endswith(".weight"):
+                limit = sqrt(6.0 / (shape[0] + shape[1]))
+                params[start:stop] = rng.uniform(-limit, limit, size=stop - start)
+            elif name.endswith(".gain"):
+                params[start:stop] = 1.0
+            start = stop
+        return torch.from_numpy(params)
+
+    def pack(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " param"]:
+        """Return the flat vector of named tensors (the inverse of `views` on one vector)."""
+        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
+
+
+def layer_norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of one LayerNorm's gain and bias."""
+    return {f"{name}.gain": (width,), f"{name}.bias": (width,)}
+
+
+def linear_shapes(name: str, width_in: int, width_out: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of one linear layer's weight and bias."""
+    return {f"{name}.weight": (width_in, width_out), f"{name}.bias": (width_out,)}
+
+
+LAYER_NORM_EPSILON = 1e-5
+"""PyTorch's default; the reference code's 1e-12 is below float32 resolution of unit variances."""
+
+
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """Return LayerNorm over the last axis, written out in plain operations.
+
+    `F.layer_norm` is silently wrong when reverse mode runs over forward mode (torch 2.13), which is
+    what the meta-gradient of several virtual steps does; plain operations are right in every order.
+    """
+    centred = x - x.mean(-1, keepdim=True)
+    variance = centred.square().mean(-1, keepdim=True)
+    return centred * torch.rsqrt(variance + LAYER_NORM_EPSILON) * gain + bias

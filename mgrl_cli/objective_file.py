@@ -1,0 +1,258 @@
+"""A learned objective as a file and as a loss for anyone's PyTorch loop.
+
+The file is safetensors with one metadata key, `mgrl`, of canonical JSON: it says what the tensors
+mean and holds no code, no time, host, path or name, so the same training gives the same bytes.
+Reading a stranger's file can fail, but it cannot run anything.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self, final
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mgrl_cli.algorithm.batches import masked_mean
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape, ObjectiveSignals
+from mgrl_cli.errors import FileError, UsageError
+from mgrl_cli.run_dir.atomic import write_atomically
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "mgrl"
+_LARGEST_FILE_BYTES = 64 * 2**20
+"""Far above any objective; keeps a hostile file from filling memory."""
+
+
+class ObjectiveMetadata(BaseModel):
+    """What an objective file says about itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["mgrl-objective"] = "mgrl-objective"
+    version: int = FORMAT_VERSION
+    inputs: tuple[str, ...] = (
+        "action",
+        "policy_action",
+        "reward",
+        "time",
+        "next_value",
+        "value",
+    )
+    width: Annotated[int, Field(ge=2, le=1024, multiple_of=2)] = 32
+    signal_features: Annotated[int, Field(ge=1, le=1024)] = 8
+    gate_order: Literal["igfo"] = "igfo"
+    forget_gate_bias: Literal[1.0] = 1.0
+    bound: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1000.0
+    normalisation: Literal["batch"] = "batch"
+    """Rewards and values: mean 0, variance 1 over the valid steps of the batch."""
+    terminal_value: Literal["zero", "mean"] = "zero"
+    padding_first: bool = False
+    window_steps: Annotated[int, Field(ge=1, le=10**6)]
+    """T in training; also the unit of the time input."""
+    window_batch: Annotated[int, Field(ge=1, le=10**6)]
+    inner_step: Literal["sum", "unit"]
+    inner_step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    environments: tuple[str, ...]
+    """Gymnasium ids it was trained on."""
+    steps_per_agent: Annotated[int, Field(ge=0)]
+    """Env steps each agent had made."""
+    agents: Annotated[int, Field(ge=0)]
+    meta_steps: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0)]
+    packages: dict[str, str]
+    """Package → version it was trained with."""
+    sha256: str = ""
+    """Digest of all tensors in name order."""
+
+    @property
+    def shape(self) -> ObjectiveShape:
+        """The network's architecture."""
+        return ObjectiveShape(
+            width=self.width,
+            signal_features=self.signal_features,
+            bound=self.bound,
+            terminal_value=self.terminal_value,
+            padding_first=self.padding_first,
+        )
+
+
+@final
+class LearnedObjective:
+    """A trained (or fresh) objective with its description; usable as an actor loss."""
+
+    def __init__(self, params: Float[Tensor, " param"], metadata: ObjectiveMetadata) -> None:
+        """Bundle α with what it means."""
+        self.network = ObjectiveNetwork(metadata.shape)
+        self.params = params
+        self.metadata = metadata
+
+    def __call__(
+        self,
+        action: Float[Tensor, "batch time act"],
+        policy_action: Float[Tensor, "batch time act"],
+        reward: Float[Tensor, "batch time"],
+        value: Float[Tensor, "batch time"],
+        next_value: Float[Tensor, "batch time"],
+        terminated: Tensor,
+        is_valid: Tensor,
+        *,
+        per_step: bool = False,
+    ) -> Tensor:
+        """Return the loss for a policy: the mean over valid steps, differentiable in its actions.
+
+        Descend it with respect to the policy that made `policy_action`. Reward and values are
+        detached inside.
+
+        Args:
+            action: executed actions, in [-1, 1].
+            policy_action: π(s) at the same states, in [-1, 1], attached to the policy.
+            reward: in any unit; normalised over the batch inside.
+            value: V(s_t), for instance Q(s_t, π(s_t)).
+            next_value: V(s_{t+1}), not yet cut at terminal steps.
+            terminated: [batch, time], true where the task (not a time limit) ended the episode.
+            is_valid: [batch, time], true where the window holds a real step; padding at the end.
+            per_step: return [batch, time] instead, padded steps 0.
+
+        Raises:
+            UsageError: the shapes do not agree.
+        """
+        if action.ndim != 3 or action.shape != policy_action.shape:
+            raise UsageError(
+                f"action {tuple(action.shape)} and policy_action {tuple(policy_action.shape)}: "
+                "expected two tensors of the same shape [batch, time, act]"
+            )
+        for name, tensor in (
+            ("reward", reward),
+            ("value", value),
+            ("next_value", next_value),
+            ("terminated", terminated),
+            ("is_valid", is_valid),
+        ):
+            if tensor.shape != action.shape[:2]:
+                raise UsageError(
+                    f"{name} has shape {tuple(tensor.shape)}, expected [batch, time] = "
+                    f"{tuple(action.shape[:2])} of the actions"
+                )
+        valid: Bool[Tensor, "batch time"] = is_valid.bool()
+        signals = ObjectiveSignals(
+            reward=reward.detach(),
+            value=value.detach(),
+            next_value=next_value.detach(),
+            terminated=terminated.bool(),
+            is_valid=valid,
+        )
+        params = self.params.to(device=action.device, dtype=action.dtype)
+        losses = self.network(params, action, policy_action, signals)
+        if per_step:
+            return torch.where(valid, losses, torch.zeros_like(losses))
+        return masked_mean(losses, valid)
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content; the same objective gives the same bytes."""
+        tensors = {
+            name: view.contiguous() for name, view in self.network.layout.views(self.params).items()
+        }
+        metadata = self.metadata.model_copy(update={"sha256": _digest(tensors)})
+        text = json.dumps(metadata.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return save(tensors, metadata={_METADATA_KEY: text})
+
+    def save(self, path: str | Path) -> None:
+        """Write the file atomically.
+
+        Raises:
+            StorageError: no space, or the operating system refused.
+        """
+        write_atomically(Path(path), self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read an objective file and check every part of it.
+
+        Raises:
+            FileError: missing, not safetensors, not ours, of an unknown version, damaged, or with
+                parameters that are not finite.
+        """
+        path = Path(path)
+        metadata, tensors = _read(path)
+        expected = ObjectiveNetwork(metadata.shape).layout
+        _check_tensors(path, tensors, expected.shapes)
+        if _digest(tensors) != metadata.sha256:
+            raise FileError(
+                f"objective '{path}' is damaged: its tensors do not match their SHA-256; "
+                "restore it from a copy"
+            )
+        params = expected.pack(tensors)
+        if not torch.isfinite(params).all():
+            raise FileError(f"objective '{path}' holds parameters that are not finite")
+        return cls(params, metadata)
+
+
+def _read(path: Path) -> tuple[ObjectiveMetadata, dict[str, Tensor]]:
+    try:
+        size_bytes = path.stat().st_size
+        if not path.is_file() or size_bytes > _LARGEST_FILE_BYTES:
+            raise FileError(
+                f"'{path}' is no objective file: expected a file of at most "
+                f"{_LARGEST_FILE_BYTES // 2**20} MiB"
+            )
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            metadata = _parse_metadata(path, header)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except FileNotFoundError as error:
+        raise FileError(f"objective '{path}' does not exist; check the path") from error
+    except OSError as error:
+        raise FileError(f"cannot read objective '{path}': {error}") from error
+    except SafetensorError as error:
+        raise FileError(f"'{path}' is no objective file: not safetensors ({error})") from error
+    return metadata, tensors
+
+
+def _parse_metadata(path: Path, header: dict[str, str]) -> ObjectiveMetadata:
+    if set(header) != {_METADATA_KEY}:
+        raise FileError(
+            f"'{path}' is no objective file: expected one metadata key '{_METADATA_KEY}', "
+            f"got {sorted(header)[:5]}"
+        )
+    try:
+        document = json.loads(header[_METADATA_KEY])
+        version = document.get("version") if isinstance(document, dict) else None
+        if version != FORMAT_VERSION:
+            raise FileError(
+                f"objective '{path}' has format version {version!r}, expected {FORMAT_VERSION}; "
+                "use the mgrl that wrote it"
+            )
+        return ObjectiveMetadata.model_validate(document)
+    except (ValueError, RecursionError) as error:
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise FileError(f"objective '{path}' has invalid metadata: {detail}") from error
+
+
+def _check_tensors(
+    path: Path, tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]
+) -> None:
+    if set(tensors) != set(shapes):
+        differing = sorted(set(tensors) ^ set(shapes))[:3]
+        raise FileError(
+            f"objective '{path}' does not hold the tensors its metadata promises: {differing}"
+        )
+    for name, shape in shapes.items():
+        got = tensors[name]
+        if tuple(got.shape) != shape or got.dtype != torch.float32:
+            raise FileError(
+                f"objective '{path}': tensor '{name}' is {got.dtype} {tuple(got.shape)}, "
+                f"expected torch.float32 {shape}"
+            )
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + b"\0")
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

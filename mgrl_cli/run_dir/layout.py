@@ -1,0 +1,139 @@
+"""Every path of a run directory, and how a new one is claimed."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from mgrl_cli.errors import FileError, StorageError, UsageError, did_you_mean
+from mgrl_cli.run_dir.atomic import explain_os_error
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, its directory's."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """Everything resolved, plus versions and command line."""
+        return self.path / "config.toml"
+
+    @property
+    def objective(self) -> Path:
+        """The current objective."""
+        return self.path / "objective.safetensors"
+
+    def objective_at(self, round_index: int) -> Path:
+        """Return the objective as it was at the end of a round."""
+        return self.path / "objectives" / f"round-{round_index:06d}.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """Directory of append-only JSON lines."""
+        return self.path / "metrics"
+
+    def agent_metrics(self, agent_id: int) -> Path:
+        """Return the file of one agent's rounds."""
+        return self.metrics / f"agent-{agent_id:03d}.jsonl"
+
+    @property
+    def population_metrics(self) -> Path:
+        """File of the population's rounds."""
+        return self.metrics / "population.jsonl"
+
+    @property
+    def buffer(self) -> Path:
+        """Replay of all agents."""
+        return self.path / "buffer.zarr"
+
+    def agent_buffer(self, agent_id: int) -> Path:
+        """Return the replay log of one agent."""
+        return self.buffer / f"agent-{agent_id:03d}"
+
+    @property
+    def logs(self) -> Path:
+        """Directory of one file per worker."""
+        return self.path / "logs"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Directory of TensorBoard event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def results(self) -> Path:
+        """Table of a meta-test's final scores."""
+        return self.path / "results.json"
+
+
+def create_run_directory(runs_dir: Path, name: str | None, stem: str) -> RunDirectory:
+    """Claim a new run directory; an existing one is never overwritten.
+
+    Args:
+        runs_dir: parent, created if need be.
+        name: the run's name, or None for `stem` and the next free number.
+        stem: beginning of a made-up name.
+
+    Raises:
+        UsageError: the name is taken or cannot be a directory name.
+        StorageError: the directory cannot be created.
+    """
+    if name is not None and not _NAME.fullmatch(name):
+        raise UsageError(
+            f"run name '{name}' is not usable, expected 1-100 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit; choose another --run"
+        )
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            return _claim(runs_dir / name)
+        clean_stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
+        number = 1
+        while (runs_dir / f"{clean_stem}-{number:03d}").exists():
+            number += 1
+        return _claim(runs_dir / f"{clean_stem}-{number:03d}")
+    except OSError as error:
+        raise StorageError(explain_os_error(error, f"create a run in '{runs_dir}'")) from error
+
+
+def _claim(path: Path) -> RunDirectory:
+    try:
+        path.mkdir()
+    except FileExistsError as error:
+        raise UsageError(
+            f"run '{path}' exists and is never overwritten; choose another --run"
+        ) from error
+    run = RunDirectory(path)
+    for directory in (run.metrics, run.logs):
+        directory.mkdir()
+    return run
+
+
+def is_run_directory(path: Path) -> bool:
+    """Return whether `path` looks like a run of ours."""
+    return (path / "config.toml").is_file() and (path / "metrics").is_dir()
+
+
+def find_run(name_or_path: str, runs_dir: Path) -> RunDirectory:
+    """Return an existing run by path or by name.
+
+    Raises:
+        FileError: there is no such run.
+    """
+    for candidate in (Path(name_or_path), runs_dir / name_or_path):
+        if is_run_directory(candidate):
+            return RunDirectory(candidate)
+    known = [path.name for path in sorted(runs_dir.glob("*")) if is_run_directory(path)]
+    raise FileError(
+        f"no run '{name_or_path}' here or in '{runs_dir}'.{did_you_mean(name_or_path, known)}"
+    )

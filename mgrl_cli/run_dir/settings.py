@@ -1,0 +1,59 @@
+"""`config.toml`: a run's settings with where they came from."""
+
+import platform
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+
+import tomli_w
+
+from mgrl_cli.config import RunConfig, validate_config
+from mgrl_cli.errors import FileError
+from mgrl_cli.run_dir.atomic import write_atomically
+from mgrl_cli.run_dir.layout import RunDirectory
+
+_PROVENANCE = "provenance"
+_PACKAGES = ("mgrl", "torch", "numpy", "gymnasium", "mujoco", "box2d", "zarr")
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide results, as far as installed."""
+    versions: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_settings(run: RunDirectory, config: RunConfig) -> None:
+    """Write the resolved settings, package versions and command line.
+
+    Raises:
+        StorageError: the operating system refused.
+    """
+    document = {
+        **config.model_dump(mode="json"),
+        _PROVENANCE: {
+            "command": sys.argv,
+            "python": platform.python_version(),
+            "packages": package_versions(),
+        },
+    }
+    write_atomically(run.config, tomli_w.dumps(document).encode())
+
+
+def read_settings(run: RunDirectory) -> RunConfig:
+    """Return a run's settings.
+
+    Raises:
+        FileError: missing or not readable.
+        UsageError: a setting is invalid.
+    """
+    try:
+        document = tomllib.loads(run.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read '{run.config}': {error}") from error
+    document.pop(_PROVENANCE, None)
+    return validate_config(document, source=f"'{run.config}'")
