@@ -1,0 +1,135 @@
+"""Worker processes: how one is started, talks, and can never outlive its coordinator."""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import final
+
+import torch.multiprocessing as mp
+
+from mgrl_cli.errors import MgrlError
+from mgrl_cli.runtime.worker import RoundReport, Worker, WorkerPlan, prepare_torch
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailure:
+    """Why a worker gave up."""
+
+    message: str
+    exit_code: int
+    details: str
+    """The worker's traceback."""
+
+
+@final
+class WorkerHandle:
+    """The coordinator's end of one worker process."""
+
+    def __init__(self, number: int, plan: WorkerPlan) -> None:
+        """Spawn the process. Call from the main thread only: it dies with the calling thread."""
+        context = mp.get_context("spawn")
+        self.number = number
+        self.agent_ids = [spec.agent_id for spec in plan.specs]
+        self.log = worker_log(plan, number)
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_worker_main,
+            args=(plan, theirs, self.log, os.getpid()),
+            name=f"mgrl-worker-{number}",
+            daemon=True,
+        )
+        self.process.start()
+        theirs.close()
+        self.is_finished = False
+
+    @property
+    def sentinel(self) -> int:
+        """Becomes ready when the process has ended."""
+        return self.process.sentinel
+
+    def reply(self, proceed: bool) -> None:
+        """Answer a round report; a worker that is gone is noticed by its sentinel."""
+        try:
+            self.connection.send(proceed)
+        except OSError:
+            return
+
+    def kill(self) -> None:
+        """End the process at once and reap it."""
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def epitaph(self) -> str:
+        """Return how the process ended."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        agents = ", ".join(str(agent_id) for agent_id in self.agent_ids)
+        return f"worker {self.number} (agents {agents}) {cause}; its log: {self.log}"
+
+
+def worker_log(plan: WorkerPlan, number: int) -> Path:
+    """Return the file that receives everything a worker's libraries print."""
+    return plan.run.logs / f"worker-{number:03d}.log"
+
+
+def _worker_main(plan: WorkerPlan, connection: Connection, log: Path, parent_pid: int) -> None:
+    """Run one worker process from start to end."""
+    _die_with_parent(parent_pid)
+    # The terminal sends signals to the whole group; only the coordinator decides what they mean.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _send_output_to(log)
+    os.chdir(plan.run.logs)  # MuJoCo drops its log file into the working directory
+    prepare_torch()
+
+    def end_round(report: RoundReport) -> bool:
+        connection.send(report)
+        return bool(connection.recv())
+
+    try:
+        Worker(plan).run(end_round)
+        connection.send(None)
+    except (EOFError, BrokenPipeError):
+        sys.exit(1)  # the coordinator is gone
+    except Exception as error:  # noqa: BLE001 - everything must reach the coordinator
+        connection.send(_failure(error))
+        sys.exit(1)
+
+
+def _failure(error: Exception) -> WorkerFailure:
+    details = "".join(traceback.format_exception(error))
+    sys.stderr.write(details)
+    if isinstance(error, MgrlError):
+        return WorkerFailure(str(error), error.exit_code, details)
+    return WorkerFailure(f"{type(error).__name__}: {error}", MgrlError.exit_code, details)
+
+
+def _send_output_to(log: Path) -> None:
+    """Point the process's own file descriptors at its log, so that C libraries write there too."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux).
+
+    Elsewhere a worker notices at its next round report, when the pipe is closed.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # the parent died before the request was in place
+        os._exit(1)

@@ -1,0 +1,148 @@
+"""Where the population's gradients meet: α, its Adam and one gradient slot per agent.
+
+Everything lives in shared memory. Each slot has one writer, the worker that runs the agent. α and
+its Adam state are written only inside `_combine`, which exactly one process runs, the last to arrive,
+while all others wait; gradients are summed in float64 in agent order. So the result depends neither
+on timing nor on how agents are spread over workers. There is no lock around the slots that a killed
+worker could take with it: a wait ends with its timeout, or when the coordinator kills the worker.
+"""
+
+import threading
+from multiprocessing import get_context
+from typing import NamedTuple, Protocol, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mgrl_cli.errors import WorkerError
+from mgrl_cli.runtime.stop import StopRequest
+
+_EMPTY, _FINITE, _NOT_FINITE = 0, 1, 2
+"""What a slot holds for the coming meta-step."""
+
+
+class ExchangeStatus(NamedTuple):
+    """The objective's figures after the last meta-step."""
+
+    version: int
+    """Meta-steps applied."""
+    meetings: int
+    """Meetings held, whether or not anyone contributed."""
+    gradient_norm: float
+    """Norm of the combined gradient of the last meta-step; 0 before the first."""
+    skipped_gradients: int
+    """Contributions left out so far because they were not finite."""
+    barren_meetings: int
+    """Meetings in a row in which every contribution was left out."""
+
+
+class _Barrier(Protocol):
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+@final
+class Exchange:
+    """The shared objective of a population."""
+
+    def __init__(
+        self,
+        params: Float[Tensor, " param"],
+        num_agents: int,
+        *,
+        learning_rate: float,
+        num_workers: int,
+        stop: StopRequest,
+    ) -> None:
+        """Allocate the shared tensors.
+
+        Args:
+            params: initial α.
+            num_agents: slots.
+            learning_rate: Adam step size of α.
+            num_workers: processes that meet.
+            stop: the coordinator's request, which becomes the workers' agreement.
+        """
+        size = params.numel()
+        self.params: Float[Tensor, " param"] = params.clone().share_memory_()
+        self._slots = torch.full((num_agents, size), torch.nan).share_memory_()
+        self._slot_states = torch.zeros(num_agents, dtype=torch.int64).share_memory_()
+        self._first_moment = torch.zeros(size).share_memory_()
+        self._second_moment = torch.zeros(size).share_memory_()
+        self._adam_steps = torch.zeros(()).share_memory_()
+        self._counters = torch.zeros(4, dtype=torch.int64).share_memory_()
+        """version, meetings, skipped_gradients, barren_meetings"""
+        self._gradient_norm = torch.zeros((), dtype=torch.float64).share_memory_()
+        self._stop = stop
+        self._stop_agreed = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._learning_rate = learning_rate
+        self._barrier: _Barrier | None = None
+        if num_workers > 1:
+            self._barrier = get_context("spawn").Barrier(num_workers, action=self._combine)
+
+    def contribute(self, agent_id: int, gradient: Float[Tensor, " param"]) -> bool:
+        """Put one agent's gradient into its slot; return False where it is not finite."""
+        is_finite = bool(torch.isfinite(gradient).all())
+        self._slots[agent_id] = gradient
+        self._slot_states[agent_id] = _FINITE if is_finite else _NOT_FINITE
+        return is_finite
+
+    def meet(self, timeout_s: float) -> bool:
+        """Wait for all workers, update α once; return True where everyone is to stop.
+
+        Args:
+            timeout_s: longest wait for the slowest worker.
+
+        Raises:
+            WorkerError: a worker did not arrive in time.
+        """
+        if self._barrier is None:
+            self._combine()
+        else:
+            try:
+                self._barrier.wait(timeout_s)
+            except threading.BrokenBarrierError as error:
+                raise WorkerError(
+                    f"a worker did not reach the meta-step within {timeout_s:.0f} s; see logs/"
+                ) from error
+        return bool(self._stop_agreed)
+
+    @property
+    def status(self) -> ExchangeStatus:
+        """The objective's present figures; exact only while no worker is in a meta-step."""
+        version, meetings, skipped, barren = (int(x) for x in self._counters)
+        return ExchangeStatus(version, meetings, float(self._gradient_norm), skipped, barren)
+
+    def _combine(self) -> None:
+        """Apply α ← α - Adam(mean of the finite g_i) and clear the slots."""
+        states = self._slot_states.tolist()
+        finite = [agent for agent, state in enumerate(states) if state == _FINITE]
+        skipped = states.count(_NOT_FINITE)
+        if finite:
+            total = torch.zeros(self.params.numel(), dtype=torch.float64)
+            for agent in finite:
+                total += self._slots[agent]
+            mean = total / len(finite)
+            self._gradient_norm.copy_(mean.norm())
+            self._adam_step(mean.to(self.params.dtype))
+            self._counters[0] += 1
+        self._counters[1] += 1
+        self._counters[2] += skipped
+        self._counters[3] = self._counters[3] + 1 if skipped and not finite else 0
+        self._slot_states.zero_()
+        # All workers read the agreement, not the request, so they stop at the same meta-step.
+        self._stop_agreed.fill_(int(self._stop.is_requested))
+
+    def _adam_step(self, gradient: Tensor) -> None:
+        """Let torch's Adam work on the shared state, whichever process this is."""
+        optimizer = torch.optim.Adam(
+            [self.params], lr=self._learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+        )
+        optimizer.state[self.params] = {
+            "step": self._adam_steps,
+            "exp_avg": self._first_moment,
+            "exp_avg_sq": self._second_moment,
+        }
+        self.params.grad = gradient
+        optimizer.step()
+        self.params.grad = None

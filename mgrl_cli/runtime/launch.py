@@ -1,0 +1,109 @@
+"""From settings to a run: check the environments, claim the directory, hand over to the coordinator."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from envs.registry import make
+from mgrl_cli.agents.agent import AgentSpec, agent_specs, fresh_objective, objective_shape
+from mgrl_cli.agents.streams import random_stream
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+from mgrl_cli.config import RunConfig
+from mgrl_cli.objective_file import LearnedObjective
+from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory
+from mgrl_cli.run_dir.settings import write_settings
+from mgrl_cli.runtime.coordinator import Coordinator, Progress, RunPlan
+
+
+def prepare_run(config: RunConfig, runs_dir: Path, name: str | None) -> RunDirectory:
+    """Make every environment once, then claim the run directory and write its settings.
+
+    Nothing is written where an environment cannot be made.
+
+    Raises:
+        EnvironmentSetupError: unknown environment, missing extra, unsupported spaces, bad options.
+        UsageError: the run's name is taken or not usable.
+        StorageError: the directory cannot be written.
+    """
+    for env in config.envs:
+        make(env.id, env.kwargs, env.randomise).close()
+    stem = "-".join(env.id.rpartition("/")[2] for env in config.envs)
+    if config.kind == "meta-test":
+        stem = f"test-{stem}"
+    run = create_run_directory(runs_dir, name, stem)
+    write_settings(run, config)
+    return run
+
+
+def meta_train(
+    config: RunConfig, run: RunDirectory, progress: Progress, *, workers: int | None
+) -> None:
+    """Meta-learn one objective with a population; see `Coordinator.execute` for what it raises.
+
+    Args:
+        config: settings.
+        run: claimed directory.
+        progress: what shows the run.
+        workers: processes; None: one per agent, 0: everything in this process.
+    """
+    specs = agent_specs(config)
+    plan = RunPlan(
+        config=config,
+        run=run,
+        specs=specs,
+        shape=objective_shape(config),
+        objective_params={},
+        initial_params=fresh_objective(config),
+        workers=len(specs) if workers is None else workers,
+    )
+    Coordinator(plan, progress).execute()
+
+
+def meta_test(
+    config: RunConfig,
+    run: RunDirectory,
+    objective: LearnedObjective,
+    progress: Progress,
+    *,
+    workers: int | None,
+) -> None:
+    """Train fresh agents with frozen objectives; see `Coordinator.execute` for what it raises.
+
+    A copy of the objective is kept in the run directory.
+
+    Args:
+        config: settings.
+        run: claimed directory.
+        objective: what drives the agents of the rule "learned".
+        progress: what shows the run.
+        workers: processes; None: one per core, 0: everything in this process.
+    """
+    specs = agent_specs(config)
+    objective.save(run.objective)
+    plan = RunPlan(
+        config=config,
+        run=run,
+        specs=specs,
+        shape=objective.metadata.shape,
+        objective_params={
+            spec.agent_id: _frozen_params(spec, config, objective) for spec in specs
+        },
+        initial_params=None,
+        workers=_usable_cores(specs) if workers is None else workers,
+    )
+    Coordinator(plan, progress).execute()
+
+
+def _frozen_params(spec: AgentSpec, config: RunConfig, objective: LearnedObjective) -> Tensor:
+    """Return the objective parameters of an agent in a meta-test."""
+    if spec.rule == "untrained":
+        network = ObjectiveNetwork(objective.metadata.shape)
+        return network.initialise(random_stream(config.seed, "objective", spec.seed_index))
+    return objective.params
+
+
+def _usable_cores(specs: Sequence[AgentSpec]) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, len(specs))
