@@ -50,7 +50,7 @@ class StorageError(MgrlError):
     exit_code = 7
 
 
-class Interrupted(MgrlError):
+class Interrupted(MgrlError):  # noqa: N818 - what the user did is no error
     """A signal ended the run after its state was written; carries the signal's exit code."""
 
     def __init__(self, message: str, signal_number: int) -> None:

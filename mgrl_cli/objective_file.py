@@ -46,7 +46,7 @@ class ObjectiveMetadata(BaseModel):
     width: Annotated[int, Field(ge=2, le=1024, multiple_of=2)] = 32
     signal_features: Annotated[int, Field(ge=1, le=1024)] = 8
     gate_order: Literal["igfo"] = "igfo"
-    forget_gate_bias: Literal[1.0] = 1.0
+    forget_gate_bias: Annotated[float, Field(ge=1, le=1)] = 1.0
     bound: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1000.0
     normalisation: Literal["batch"] = "batch"
     """Rewards and values: mean 0, variance 1 over the valid steps of the batch."""
@@ -91,7 +91,7 @@ class LearnedObjective:
         self.params = params
         self.metadata = metadata
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - the published signature
         self,
         action: Float[Tensor, "batch time act"],
         policy_action: Float[Tensor, "batch time act"],

@@ -1,1 +1,1 @@
-"""State that learns: the algorithm's equations composed with optimisers, replay and environments."""
+"""State that learns: the equations composed with optimisers, replay and environments."""

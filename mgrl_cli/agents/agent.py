@@ -16,83 +16,25 @@ from envs.control import ControlEnvironment
 from envs.registry import make
 from mgrl_cli.agents.episodes import play_episode, play_noise_free
 from mgrl_cli.agents.learner import Learner
+from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.agents.round_statistics import RoundStatistics
 from mgrl_cli.agents.streams import Purpose, draw_seed, random_stream
 from mgrl_cli.algorithm.batches import Transitions, Windows, transitions_of
 from mgrl_cli.algorithm.meta_gradient import clipped, unit
-from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.objectives import (
     CriticObjective,
     LearnedObjectiveLoss,
     Objective,
     ReinforceObjective,
 )
-from mgrl_cli.config import EnvConfig, Rule, RunConfig
+from mgrl_cli.config import RunConfig
 from mgrl_cli.replay.ring import ReplayRing
 from mgrl_cli.replay.schema import Episode
 from mgrl_cli.telemetry import AgentState
 
 _DIAGNOSTICS_INTERVAL = 20
 """Meta-steps between measurements of gain and cosine, which cost extra passes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AgentSpec:
-    """Who an agent is within its run."""
-
-    agent_id: int
-    """Global number of the agent."""
-    env: EnvConfig
-    rule: Rule
-    seed_index: int
-    """Which of the run's streams it draws from: its id in meta-training; in meta-testing the number
-    of the test seed, so that all rules compared share initial networks and episode seeds."""
-    first_life_steps: int
-    """Env steps after which its first life ends; 0: never."""
-
-
-def agent_specs(config: RunConfig) -> list[AgentSpec]:
-    """Return every agent of a run in order of its id."""
-    if config.kind == "meta-test":
-        return [
-            AgentSpec(
-                agent_id=rule_number * config.seeds + seed_index,
-                env=config.envs[0],
-                rule=rule,
-                seed_index=seed_index,
-                first_life_steps=0,
-            )
-            for rule_number, rule in enumerate(config.rules)
-            for seed_index in range(config.seeds)
-        ]
-    count = sum(env.agents for env in config.envs) or config.agents
-    return [
-        AgentSpec(
-            agent_id=agent_id,
-            env=config.environment_of(agent_id),
-            rule="learned",
-            seed_index=agent_id,
-            # Lives end evenly spread over the population, so that all ages meet the objective.
-            first_life_steps=-(-config.meta.lifetime * (agent_id + 1) // count),
-        )
-        for agent_id in range(count)
-    ]
-
-
-def objective_shape(config: RunConfig) -> ObjectiveShape:
-    """Return the architecture of a fresh objective under these settings."""
-    return ObjectiveShape(
-        bound=config.objective.bound,
-        terminal_value=config.objective.terminal_value,
-        padding_first=config.objective.padding_first,
-    )
-
-
-def fresh_objective(config: RunConfig) -> Float[Tensor, " param"]:
-    """Return the initial objective parameters of a run."""
-    rng = random_stream(config.seed, "objective")
-    network = ObjectiveNetwork(objective_shape(config))
-    return network.initialise(rng, last_layer=config.objective.last_layer)
 
 
 @final
@@ -178,7 +120,7 @@ class Agent:
 
     @property
     def objective_share(self) -> float:
-        """p of the annealing: the objective's share in the policy's loss, 1 in later lives."""
+        """P of the annealing: the objective's share in the policy's loss, 1 in later lives."""
         anneal_steps = self._config.meta.anneal_steps
         is_annealed = self._config.kind == "meta-train" and self.counters.life == 0
         if not is_annealed or anneal_steps == 0:
@@ -354,4 +296,3 @@ class Agent:
             self._config.windows.batch * self._config.windows.steps,
             timeout_is_terminal=self._config.critic.timeout_is_terminal,
         )
-

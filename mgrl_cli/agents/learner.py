@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean
+from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean, mean_weights
 from mgrl_cli.algorithm.meta_gradient import (
     MetaGradient,
     MetaProblem,
@@ -84,10 +84,10 @@ class Learner:
         self.critic_target = self.critic_params.clone()
         self._critic_optimizer = _adam(self.critic_params, self._config.critic.learning_rate)
 
-    @torch.no_grad()
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Return π_φ(s) for one observation [obs], without noise, as float32 [act]."""
-        return self.policy(self.policy_params, torch.from_numpy(obs)).numpy()
+        rows = torch.from_numpy(obs).unsqueeze(0)
+        return self.policy.forward(self.policy_params, rows).action.squeeze(0).numpy()
 
     def q_first(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return Q_θ1(s, a) with θ as it stands."""
@@ -103,27 +103,23 @@ class Learner:
             noise: standard normal, for target smoothing.
         """
         settings = self._config.critic
-        with torch.no_grad():
-            next_action = smoothed_target_action(
-                self.policy(self.policy_target, batch.next_obs),
-                noise * settings.target_noise,
-                noise_clip=settings.target_noise_clip,
-            )
-            target = clipped_double_q_target(
-                batch.reward,
-                batch.terminated,
-                self.critic.twins(self.critic_target, batch.next_obs, next_action),
-                discount=settings.discount,
-                terminal_bonus=float(settings.terminal_bonus),
-            )
-        theta = self.critic_params.detach().requires_grad_()
-        loss = twin_critic_loss(
-            self.critic.twins(theta, batch.obs, batch.action),
-            target,
-            batch.is_valid,
-            over_padding=self._config.windows.mean_over_padding,
+        next_action = smoothed_target_action(
+            self.policy.forward(self.policy_target, batch.next_obs).action,
+            noise * settings.target_noise,
+            noise_clip=settings.target_noise_clip,
         )
-        (gradient,) = torch.autograd.grad(loss, theta)
+        target = clipped_double_q_target(
+            batch.reward,
+            batch.terminated,
+            self.critic.forward(self.critic_target, batch.next_obs, next_action).q,
+            discount=settings.discount,
+            terminal_bonus=float(settings.terminal_bonus),
+        )
+        tape = self.critic.forward(self.critic_params, batch.obs, batch.action)
+        over_padding = self._config.windows.mean_over_padding
+        loss = twin_critic_loss(tape.q, target, batch.is_valid, over_padding=over_padding)
+        weight = mean_weights(batch.is_valid, over_padding=over_padding)
+        gradient = self.critic.vjp(tape, 2.0 * weight * (tape.q - target))
         return loss.item(), _descend(self._critic_optimizer, self.critic_params, gradient)
 
     def update_policy(
@@ -136,22 +132,21 @@ class Learner:
             objective: what drives the policy.
             objective_share: p of the annealing; below 1 the critic's -Q is mixed in.
         """
-        over_padding = self._config.windows.mean_over_padding
-        phi = self.policy_params.detach().requires_grad_()
-        pre_activation = self.policy.pre_activation(phi, windows.obs)
-        evidence = PolicyEvidence(windows, torch.tanh(pre_activation), self.q_first)
+        tape = self.policy.forward(self.policy_params, windows.obs.flatten(0, 1))
+        lead = windows.obs.shape[:2]
+        actions = tape.action.view(*lead, -1).requires_grad_()
+        pre_activation = tape.pre_activation.view(*lead, -1).requires_grad_()
+        evidence = PolicyEvidence(windows, actions, self.q_first)
         losses = objective(evidence)
         if objective_share < 1.0:
             losses = annealed_loss(losses, CriticObjective()(evidence), objective_share)
-        loss = masked_mean(losses, windows.is_valid, over_padding=over_padding)
-        total = loss
-        if self._config.policy.pre_activation_limit > 0:
-            total = loss + pre_activation_penalty(
-                pre_activation[:, :-1],
-                windows.is_valid,
-                limit=self._config.policy.pre_activation_limit,
-            )
-        (gradient,) = torch.autograd.grad(total, phi)
+        loss = masked_mean(
+            losses, windows.is_valid, over_padding=self._config.windows.mean_over_padding
+        )
+        (action_gradient,) = torch.autograd.grad(loss, actions)
+        gradient = self.policy.vjp(
+            tape, action_gradient.flatten(0, 1), self._penalty_gradient(windows, pre_activation)
+        )
         applied = _descend(
             self._policy_optimizer,
             self.policy_params,
@@ -159,6 +154,15 @@ class Learner:
         )
         slack = 1.0 - evidence.policy_action.detach().square().mean(dim=-1)
         return PolicyUpdate(loss.item(), masked_mean(slack, windows.is_valid).item(), applied)
+
+    def _penalty_gradient(self, windows: Windows, pre_activation: Tensor) -> Tensor | None:
+        """Return the gradient of the pre-activation penalty, [rows, act], where there is one."""
+        limit = self._config.policy.pre_activation_limit
+        if limit == 0:
+            return None
+        penalty = pre_activation_penalty(pre_activation[:, :-1], windows.is_valid, limit=limit)
+        (gradient,) = torch.autograd.grad(penalty, pre_activation)
+        return gradient.flatten(0, 1)
 
     def update_targets(self) -> None:
         """Move both targets towards φ and θ."""
@@ -198,7 +202,7 @@ class Learner:
         return (before - after).item()
 
     def cosine_with_critic(self, windows: Windows, objective: Objective) -> float:
-        """Return the cosine of the objective's with the critic's policy gradient (0 if either is 0)."""
+        """Return the cosine of the objective's with the critic's policy gradient; 0 if one is 0."""
         gradients: list[Tensor] = []
         for each in (objective, CriticObjective()):
             phi = self.policy_params.detach().requires_grad_()

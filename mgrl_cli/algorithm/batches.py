@@ -52,6 +52,12 @@ def transitions_of(windows: Windows) -> Transitions:
     )
 
 
+def mean_weights(is_valid: Tensor, *, over_padding: bool = False) -> Tensor:
+    """Return the float32 weight of every entry in `masked_mean`; 0 where not valid."""
+    count = is_valid.numel() if over_padding else is_valid.sum().clamp(min=1)
+    return is_valid / count
+
+
 def masked_mean(values: Tensor, is_valid: Tensor, *, over_padding: bool = False) -> Tensor:
     """Return the mean of `values` where `is_valid`; 0 if nothing is valid.
 

@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from mgrl_cli.algorithm.batches import Windows, masked_mean
-from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork
+from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork, PolicyTape
+from mgrl_cli.algorithm.objective_curvature import ObjectiveCurvature, objective_curvature
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.objectives import LearnedObjectiveLoss, PolicyEvidence
-
 
 SHORTEST_UNIT_GRADIENT = 1e-6
 """ε: below it the unit step is proportional to g. An objective that asks for nothing (zero last
@@ -109,9 +109,8 @@ class _Step(NamedTuple):
 
     windows: Windows
     policy_params: Tensor
-    action: Tensor
-    action_gradient: Tensor
-    """c, differentiable in α and in `action`."""
+    policy_tape: PolicyTape
+    curvature: ObjectiveCurvature
     policy_gradient: Tensor
     """g."""
 
@@ -130,49 +129,48 @@ def meta_gradient(
         policy_params: φ_0.
         batches: τ_0, which only the critic judges, then τ_1..τ_K, one per virtual step.
     """
-    alpha = params.detach().requires_grad_()
-    phi = policy_params.detach()
+    phi = policy_params
     steps: list[_Step] = []
     for windows in batches[1:]:
-        step = _virtual_step(problem, alpha, phi, windows)
+        step = _virtual_step(problem, params, phi, windows)
         phi = phi - problem.virtual_step.size * problem.scaled(step.policy_gradient)
         steps.append(step)
 
-    final_policy = phi.requires_grad_()
-    (v,) = torch.autograd.grad(problem.meta_loss(final_policy, batches), final_policy)
+    v = _meta_loss_gradient(problem, phi, batches)
     gradient = torch.zeros_like(params)
     for k, step in reversed(list(enumerate(steps, start=1))):
         w = problem.scaled_vjp(step.policy_gradient, v)
-        u = _policy_jvp(problem, step, w)
-        contraction = torch.sum(step.action_gradient * u)
-        if k == 1:
-            (alpha_part,) = torch.autograd.grad(contraction, alpha)
-        else:
-            alpha_part, action_part = torch.autograd.grad(contraction, (alpha, step.action))
-            v = v - problem.virtual_step.size * _hessian_vector(problem, step, w, action_part)
+        u = problem.policy.jvp(step.policy_tape, w).view(*step.windows.obs.shape[:2], -1)[:, :-1]
+        alpha_part, action_part = step.curvature.mixed_gradient(u)
         gradient -= problem.virtual_step.size * alpha_part
-    return MetaGradient(gradient, final_policy.detach(), steps[0].policy_gradient.norm())
+        if k > 1:
+            v = v - problem.virtual_step.size * _hessian_vector(problem, step, w, action_part)
+    return MetaGradient(gradient, phi, steps[0].policy_gradient.norm())
 
 
 def _virtual_step(
-    problem: MetaProblem, alpha: Tensor, policy_params: Tensor, windows: Windows
+    problem: MetaProblem, params: Tensor, policy_params: Tensor, windows: Windows
 ) -> _Step:
-    """Differentiate Σℓ in action space (kept differentiable) and from there to φ."""
-    phi = policy_params.detach().requires_grad_()
-    actions = problem.policy(phi, windows.obs)
-    leaf = actions.detach().requires_grad_()
-    evidence = PolicyEvidence(windows, leaf, problem.q_first)
-    (c,) = torch.autograd.grad(problem.loss(alpha, evidence), leaf, create_graph=True)
-    (g,) = torch.autograd.grad(actions, phi, grad_outputs=c.detach())
-    return _Step(windows, phi.detach(), leaf, c, g)
+    """Differentiate Σ_valid ℓ in action space, where it stays differentiable, and then to φ."""
+    tape = problem.policy.forward(policy_params, windows.obs.flatten(0, 1))
+    actions = tape.action.view(*windows.obs.shape[:2], -1)
+    evidence = PolicyEvidence(windows, actions, problem.q_first)
+    curvature = objective_curvature(problem.objective, params, evidence)
+    g = problem.policy.vjp(tape, _with_last_step(curvature.action_gradient).flatten(0, 1))
+    return _Step(windows, policy_params, tape, curvature, g)
 
 
-def _policy_jvp(problem: MetaProblem, step: _Step, direction: Tensor) -> Tensor:
-    """Return u = (∂π/∂φ) · direction at every observation of the step's windows."""
-    with torch.no_grad(), forward_ad.dual_level():
-        dual = forward_ad.make_dual(step.policy_params, direction)
-        actions = problem.policy(dual, step.windows.obs)
-        return forward_ad.unpack_dual(actions).tangent
+def _meta_loss_gradient(
+    problem: MetaProblem, policy_params: Tensor, batches: Sequence[Windows]
+) -> Tensor:
+    """Return ∂J/∂φ_K."""
+    obs = torch.cat([windows.obs[:, :-1] for windows in batches]).flatten(0, 1)
+    is_valid = torch.cat([windows.is_valid for windows in batches]).flatten()
+    policy_tape = problem.policy.forward(policy_params, obs)
+    critic_tape = problem.critic.forward(problem.critic_params[:1], obs, policy_tape.action)
+    q_cotangent = -is_valid.to(obs.dtype) / is_valid.sum().clamp(min=1)
+    action_cotangent = problem.critic.action_vjp(critic_tape, q_cotangent.unsqueeze(0)).squeeze(0)
+    return problem.policy.vjp(policy_tape, action_cotangent)
 
 
 def _hessian_vector(
@@ -186,12 +184,17 @@ def _hessian_vector(
     phi = step.policy_params.detach().requires_grad_()
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(phi, direction)
-        actions, tangent = forward_ad.unpack_dual(problem.policy(dual, step.windows.obs))
+        actions, tangent = forward_ad.unpack_dual(problem.policy(dual, step.windows.obs[:, :-1]))
         total = torch.sum(action_part * actions) + torch.sum(
-            step.action_gradient.detach() * tangent
+            step.curvature.action_gradient * tangent
         )
         (product,) = torch.autograd.grad(total, phi)
     return product
+
+
+def _with_last_step(per_step: Tensor) -> Tensor:
+    """Return [batch, time + 1, act]: no loss looks at the action after a window's last step."""
+    return torch.nn.functional.pad(per_step, (0, 0, 0, 1))
 
 
 def meta_gradient_by_double_backward(

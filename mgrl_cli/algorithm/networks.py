@@ -1,41 +1,32 @@
 """Policy π_φ and twin critic Q_θ as pure functions of flat parameter vectors.
 
-Both are [Linear → ReLU → LayerNorm] × 2 → Linear (paper Table 3, whose "3 layers" count the output);
-the policy ends in tanh. LayerNorm stands after the ReLU.
+Each comes in two forms with the same values: calls that autograd differentiates to any order, and
+`forward` with the first derivatives written out (see `trunk`), which is what training runs.
 """
 
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mgrl_cli.algorithm.parameters import (
-    ParameterLayout,
-    layer_norm,
-    layer_norm_shapes,
-    linear_shapes,
-)
+from mgrl_cli.algorithm.trunk import Trunk, TrunkTape
 
 
-def _trunk_shapes(width_in: int, hidden: int, width_out: int) -> dict[str, tuple[int, ...]]:
-    return {
-        **linear_shapes("linear_1", width_in, hidden),
-        **layer_norm_shapes("norm_1", hidden),
-        **linear_shapes("linear_2", hidden, hidden),
-        **layer_norm_shapes("norm_2", hidden),
-        **linear_shapes("output", hidden, width_out),
-    }
+class PolicyTape(NamedTuple):
+    """A policy's forward pass, kept for its derivatives."""
+
+    action: Float[Tensor, "rows act"]
+    pre_activation: Float[Tensor, "rows act"]
+    trunk: TrunkTape
 
 
-def _trunk(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Return the output layer's values; parameters [..., in, out], x [..., rows, in]."""
-    for layer in ("1", "2"):
-        x = x @ parameters[f"linear_{layer}.weight"] + parameters[f"linear_{layer}.bias"]
-        gain, bias = parameters[f"norm_{layer}.gain"], parameters[f"norm_{layer}.bias"]
-        x = layer_norm(torch.relu(x), gain, bias)
-    return x @ parameters["output.weight"] + parameters["output.bias"]
+class CriticTape(NamedTuple):
+    """A critic's forward pass, kept for its derivatives."""
+
+    q: Float[Tensor, "net rows"]
+    trunk: TrunkTape
 
 
 @final
@@ -44,7 +35,8 @@ class PolicyNetwork:
 
     def __init__(self, obs_size: int, act_size: int, hidden: int) -> None:
         self.act_size = act_size
-        self.layout = ParameterLayout(_trunk_shapes(obs_size, hidden, act_size))
+        self._trunk = Trunk(obs_size, hidden, act_size)
+        self.layout = self._trunk.layout
 
     def initialise(
         self, rng: np.random.Generator, *, last_layer_scale: float = 1.0
@@ -59,7 +51,7 @@ class PolicyNetwork:
     ) -> Float[Tensor, "*lead act"]:
         """Return z_φ(s), the outputs before tanh."""
         rows = obs.reshape(-1, obs.shape[-1])
-        return _trunk(self.layout.views(params), rows).view(*obs.shape[:-1], self.act_size)
+        return self._trunk(params.unsqueeze(0), rows).view(*obs.shape[:-1], self.act_size)
 
     def __call__(
         self, params: Float[Tensor, " param"], obs: Float[Tensor, "*lead obs"]
@@ -67,13 +59,42 @@ class PolicyNetwork:
         """Return the actions π_φ(s)."""
         return torch.tanh(self.pre_activation(params, obs))
 
+    def forward(
+        self, params: Float[Tensor, " param"], obs: Float[Tensor, "rows obs"]
+    ) -> PolicyTape:
+        """Return the actions with what their derivatives need."""
+        tape = self._trunk.forward(params.unsqueeze(0), obs)
+        pre_activation = tape.output.squeeze(0)
+        return PolicyTape(torch.tanh(pre_activation), pre_activation, tape)
+
+    def vjp(
+        self,
+        tape: PolicyTape,
+        action_cotangent: Float[Tensor, "rows act"],
+        pre_activation_cotangent: Float[Tensor, "rows act"] | None = None,
+    ) -> Float[Tensor, " param"]:
+        """Return ∂⟨action_cotangent, π⟩/∂φ, plus the same for z where a cotangent of z is given."""
+        cotangent = action_cotangent * (1.0 - tape.action.square())
+        if pre_activation_cotangent is not None:
+            cotangent = cotangent + pre_activation_cotangent
+        return self._trunk.vjp(tape.trunk, cotangent.unsqueeze(0)).squeeze(0)
+
+    def jvp(
+        self, tape: PolicyTape, direction: Float[Tensor, " param"]
+    ) -> Float[Tensor, "rows act"]:
+        """Return (∂π/∂φ) · direction at every row."""
+        tangent = self._trunk.jvp(tape.trunk, direction.unsqueeze(0)).squeeze(0)
+        return tangent * (1.0 - tape.action.square())
+
 
 @final
 class CriticNetwork:
     """Action-value Q_θ(s, a). Twin critics are two vectors stacked: θ has shape [2, param]."""
 
     def __init__(self, obs_size: int, act_size: int, hidden: int) -> None:
-        self.layout = ParameterLayout(_trunk_shapes(obs_size + act_size, hidden, 1))
+        self._obs_size = obs_size
+        self._trunk = Trunk(obs_size + act_size, hidden, 1)
+        self.layout = self._trunk.layout
 
     def initialise_twins(self, rng: np.random.Generator) -> Float[Tensor, "2 param"]:
         """Return fresh, different parameters θ1, θ2."""
@@ -86,13 +107,7 @@ class CriticNetwork:
         action: Float[Tensor, "rows act"],
     ) -> Float[Tensor, "2 rows"]:
         """Return Q_θ1(s, a) and Q_θ2(s, a)."""
-        parameters = self.layout.views(params)
-        # Vectors get a row axis, so that [2, rows, width] + [2, 1, width] broadcasts.
-        parameters = {
-            name: p if name.endswith(".weight") else p.unsqueeze(1)
-            for name, p in parameters.items()
-        }
-        return _trunk(parameters, torch.cat([obs, action], dim=-1)).squeeze(-1)
+        return self._trunk(params, torch.cat([obs, action], dim=-1)).squeeze(-1)
 
     def first(
         self,
@@ -103,4 +118,26 @@ class CriticNetwork:
         """Return Q_θ1(s, a), the critic that policies and objectives see."""
         pairs = torch.cat([obs, action], dim=-1)
         rows = pairs.reshape(-1, pairs.shape[-1])
-        return _trunk(self.layout.views(params[0]), rows).view(pairs.shape[:-1])
+        return self._trunk(params[:1], rows).view(pairs.shape[:-1])
+
+    def forward(
+        self,
+        params: Float[Tensor, "net param"],
+        obs: Float[Tensor, "rows obs"],
+        action: Float[Tensor, "rows act"],
+    ) -> CriticTape:
+        """Return Q of every critic in `params` with what its derivatives need."""
+        tape = self._trunk.forward(params, torch.cat([obs, action], dim=-1))
+        return CriticTape(tape.output.squeeze(-1), tape)
+
+    def vjp(
+        self, tape: CriticTape, q_cotangent: Float[Tensor, "net rows"]
+    ) -> Float[Tensor, "net param"]:
+        """Return ∂⟨q_cotangent, Q⟩/∂θ."""
+        return self._trunk.vjp(tape.trunk, q_cotangent.unsqueeze(-1))
+
+    def action_vjp(
+        self, tape: CriticTape, q_cotangent: Float[Tensor, "net rows"]
+    ) -> Float[Tensor, "net rows act"]:
+        """Return ∂⟨q_cotangent, Q⟩/∂a, for each critic."""
+        return self._trunk.input_vjp(tape.trunk, q_cotangent.unsqueeze(-1))[..., self._obs_size :]

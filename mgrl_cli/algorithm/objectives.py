@@ -6,7 +6,7 @@ objectives therefore changes one thing only.
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -56,6 +56,7 @@ class PolicyEvidence:
         )
 
 
+@runtime_checkable  # the tests check types at run time
 class Objective(Protocol):
     """A loss per step for a policy."""
 
@@ -66,7 +67,7 @@ class Objective(Protocol):
 
 @final
 class LearnedObjectiveLoss:
-    """ℓ = L_α with α fixed during the call; reads α anew each time, so it may live in shared memory."""
+    """ℓ = L_α; α is read anew at each call, so it may live in shared memory."""
 
     def __init__(self, network: ObjectiveNetwork, params: Float[Tensor, " param"]) -> None:
         self.network = network
@@ -75,9 +76,7 @@ class LearnedObjectiveLoss:
     def __call__(self, evidence: PolicyEvidence) -> Float[Tensor, "batch time"]:
         """Return L_α on the evidence."""
         windows = evidence.windows
-        return self.network(
-            self.params, windows.action, evidence.policy_action, evidence.signals
-        )
+        return self.network(self.params, windows.action, evidence.policy_action, evidence.signals)
 
 
 @final

@@ -1,8 +1,8 @@
 """The critic's side of TD3 (Fujimoto, van Hoof, Meger 2018, https://arxiv.org/abs/1802.09477).
 
-    a' = clip(π_φ⁻(s') + clip(ε, -c, c), -1, 1)
-    y  = r + γ (1 - terminated) · min_i Q_θi⁻(s', a')
-    L  = Σ_i mean_valid (Q_θi(s, a) - y)²
+a' = clip(π_φ⁻(s') + clip(ε, -c, c), -1, 1)
+y  = r + γ (1 - terminated) · min_i Q_θi⁻(s', a')
+L  = Σ_i mean_valid (Q_θi(s, a) - y)²
 """
 
 import torch

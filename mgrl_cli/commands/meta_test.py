@@ -68,8 +68,8 @@ def meta_test(
 
     from rich.console import Console
 
-    from mgrl_cli.config import resolve_config
     from mgrl_cli.objective_file import LearnedObjective
+    from mgrl_cli.presets import resolve_config
     from mgrl_cli.run_dir.metrics import evaluation_rows, read_agent_metrics
     from mgrl_cli.run_dir.objectives import find_objective
     from mgrl_cli.run_dir.scores import scores_document, seed_scores, write_scores

@@ -58,7 +58,7 @@ def meta_train(
     """
     from rich.console import Console
 
-    from mgrl_cli.config import resolve_config
+    from mgrl_cli.presets import resolve_config
     from mgrl_cli.runtime.launch import meta_train as launch
     from mgrl_cli.runtime.launch import prepare_run
     from mgrl_cli.ui.progress import open_progress

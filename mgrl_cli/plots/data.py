@@ -10,10 +10,6 @@ from mgrl_cli.errors import StorageError
 from mgrl_cli.run_dir.metrics import (
     EvaluationRow,
     PopulationRow,
-    Record,
-    evaluation_rows,
-    population_rows,
-    read_agent_metrics,
 )
 
 

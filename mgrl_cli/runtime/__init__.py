@@ -1,1 +1,1 @@
-"""Processes: workers that run agents in lock-step, the exchange they meet in, and their coordinator."""
+"""Processes: workers that run agents in lock-step, their exchange and their coordinator."""

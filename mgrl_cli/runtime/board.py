@@ -8,7 +8,8 @@ from typing import final
 
 import torch
 
-from mgrl_cli.agents.agent import Agent, AgentSpec
+from mgrl_cli.agents.agent import Agent
+from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.telemetry import AgentSnapshot, AgentState
 
 _FIGURES = (

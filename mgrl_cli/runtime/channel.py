@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import final
@@ -101,7 +102,7 @@ def _worker_main(plan: WorkerPlan, connection: Connection, log: Path, parent_pid
         connection.send(None)
     except (EOFError, BrokenPipeError):
         sys.exit(1)  # the coordinator is gone
-    except Exception as error:  # noqa: BLE001 - everything must reach the coordinator
+    except Exception as error:
         connection.send(_failure(error))
         sys.exit(1)
 
@@ -112,6 +113,19 @@ def _failure(error: Exception) -> WorkerFailure:
     if isinstance(error, MgrlError):
         return WorkerFailure(str(error), error.exit_code, details)
     return WorkerFailure(f"{type(error).__name__}: {error}", MgrlError.exit_code, details)
+
+
+def start_resource_tracker() -> None:
+    """Start multiprocessing's helper process so that a hang-up of the terminal does not kill it.
+
+    It shields itself from SIGINT and SIGTERM, but a SIGHUP to the process group would end it and
+    make Python complain about lost semaphores. What is ignored at its start stays ignored.
+    """
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def _send_output_to(log: Path) -> None:

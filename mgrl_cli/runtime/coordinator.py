@@ -17,13 +17,13 @@ from typing import Protocol, final
 
 from torch import Tensor
 
-from mgrl_cli.agents.agent import AgentSpec
+from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.algorithm.objective_network import ObjectiveShape
 from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import DivergedError, Interrupted, MgrlError, WorkerError
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.runtime.board import StatusBoard
-from mgrl_cli.runtime.channel import WorkerFailure, WorkerHandle
+from mgrl_cli.runtime.channel import WorkerFailure, WorkerHandle, start_resource_tracker
 from mgrl_cli.runtime.exchange import Exchange
 from mgrl_cli.runtime.recorder import Recorder
 from mgrl_cli.runtime.stop import StopRequest
@@ -68,6 +68,8 @@ class Coordinator:
         self._plan = plan
         self._progress = progress
         self._num_workers = min(plan.workers, len(plan.specs))
+        if self._num_workers > 0:
+            start_resource_tracker()
         self._stop = StopRequest()
         self._board = StatusBoard(len(plan.specs))
         self._exchange: Exchange | None = None
@@ -151,19 +153,18 @@ class Coordinator:
     def _serve(self) -> None:
         """Handle what workers have said within the next moment."""
         waiting = [handle for handle in self._handles if not handle.is_finished]
-        sources = {handle.connection: handle for handle in waiting}
-        endings = {handle.sentinel: handle for handle in waiting}
-        ready = wait([*sources, *endings], timeout=_POLL_S)
-        for source in ready:
-            if source in sources:
-                self._receive(sources[source])
-        for source in ready:
-            if source in endings and not endings[source].is_finished:
-                handle = endings[source]
-                if handle.connection.poll():
-                    self._receive(handle)
-                else:
+        ready = wait(
+            [*(each.connection for each in waiting), *(each.sentinel for each in waiting)],
+            timeout=_POLL_S,
+        )
+        for handle in waiting:
+            if handle.connection in ready:
+                self._receive(handle)
+            elif handle.sentinel in ready:
+                # The worker ended; what it said just before may have arrived since `wait`.
+                if not handle.connection.poll():
                     raise WorkerError(handle.epitaph())
+                self._receive(handle)
 
     def _receive(self, handle: WorkerHandle) -> None:
         try:

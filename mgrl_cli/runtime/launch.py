@@ -1,4 +1,4 @@
-"""From settings to a run: check the environments, claim the directory, hand over to the coordinator."""
+"""From settings to a run: check environments, claim the directory, start the coordinator."""
 
 import os
 from collections.abc import Sequence
@@ -7,7 +7,12 @@ from pathlib import Path
 from torch import Tensor
 
 from envs.registry import make
-from mgrl_cli.agents.agent import AgentSpec, agent_specs, fresh_objective, objective_shape
+from mgrl_cli.agents.population import (
+    AgentSpec,
+    agent_specs,
+    fresh_objective,
+    objective_shape,
+)
 from mgrl_cli.agents.streams import random_stream
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.config import RunConfig
@@ -87,9 +92,7 @@ def meta_test(
         run=run,
         specs=specs,
         shape=objective.metadata.shape,
-        objective_params={
-            spec.agent_id: _frozen_params(spec, config, objective) for spec in specs
-        },
+        objective_params={spec.agent_id: _frozen_params(spec, config, objective) for spec in specs},
         initial_params=None,
         workers=_usable_cores(specs) if workers is None else workers,
     )

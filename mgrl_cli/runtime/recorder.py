@@ -5,7 +5,7 @@ from typing import Self, final
 
 from torch import Tensor
 
-from mgrl_cli.agents.agent import AgentSpec
+from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.algorithm.objective_network import ObjectiveShape
 from mgrl_cli.config import RunConfig
 from mgrl_cli.objective_file import LearnedObjective, ObjectiveMetadata

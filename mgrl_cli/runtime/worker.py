@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from envs.errors import EnvironmentFailure
-from mgrl_cli.agents.agent import Agent, AgentSpec
+from mgrl_cli.agents.agent import Agent
+from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
 from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import WorkerError
@@ -188,5 +189,3 @@ def prepare_torch() -> None:
     """Make torch's results independent of the machine's idle cores, and denormals cheap."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-
-

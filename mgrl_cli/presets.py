@@ -1,0 +1,139 @@
+"""Where a run's settings come from: preset, then `--config`, then `--set`, then options.
+
+Each later source wins over the earlier ones, key by key; what results is validated once.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mgrl_cli.config import RunConfig, validate_config
+from mgrl_cli.errors import FileError, UsageError, did_you_mean
+
+_SMALL_NETWORKS: dict[str, dict[str, Any]] = {
+    "policy": {"hidden": 64, "learning_rate": 3e-4, "last_layer_scale": 0.1},
+    "critic": {"hidden": 64, "batch": "transitions"},
+    "windows": {"batch": 16},
+    "objective": {"last_layer": "zero"},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"steps": 1_000_000, "agents": 20},
+    "laptop": {
+        **_SMALL_NETWORKS,
+        "steps": 30_000,
+        "agents": 4,
+        "policy": {**_SMALL_NETWORKS["policy"], "pre_activation_limit": 2.0},
+        "exploration": {"random_steps": 2000},
+        "schedule": {"updates_start": 2000},
+        "meta": {
+            "anneal_steps": 20_000,
+            "inner_step": "unit",
+            "inner_step_size": 0.03,
+            "gradient_scale": "unit",
+        },
+    },
+    "smoke": {
+        **_SMALL_NETWORKS,
+        "steps": 1500,
+        "agents": 2,
+        "policy": {**_SMALL_NETWORKS["policy"], "hidden": 32},
+        "critic": {**_SMALL_NETWORKS["critic"], "hidden": 32},
+        "windows": {"batch": 8, "steps": 10},
+        "exploration": {"random_steps": 500},
+        "schedule": {"round_steps": 250, "updates_start": 500},
+        "meta": {
+            "anneal_steps": 1000,
+            "inner_step": "unit",
+            "inner_step_size": 0.03,
+            "gradient_scale": "unit",
+        },
+        "evaluation": {"interval": 500, "episodes": 2},
+    },
+}
+"""Differences from the paper's settings. `laptop` is what learned something on a few cores."""
+
+META_TEST_STEPS = {"paper": 1_000_000, "laptop": 40_000, "smoke": 1500}
+"""Env steps of a meta-test where none are given."""
+
+
+def resolve_config(
+    *,
+    kind: Literal["meta-train", "meta-test"],
+    preset: str,
+    base: Mapping[str, Any] | None = None,
+    config_file: Path | None = None,
+    assignments: Sequence[str] = (),
+    options: Mapping[str, Any],
+) -> RunConfig:
+    """Return the validated settings of a run.
+
+    Args:
+        kind: what the run does.
+        preset: "smoke", "laptop" or "paper".
+        base: settings that follow from an input, such as the window length of an objective; win
+            over the preset.
+        config_file: TOML with any of the settings; wins over the preset and `base`.
+        assignments: "section.key=value" with TOML values; win over the file.
+        options: settings given as command-line options (None: not given); win over everything.
+
+    Raises:
+        UsageError: unknown preset or key, wrong type, value out of range.
+        FileError: the configuration file is missing.
+    """
+    if preset not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise UsageError(
+            f"unknown preset '{preset}', expected one of {known}.{did_you_mean(preset, PRESETS)}"
+        )
+    settings: dict[str, Any] = {"kind": kind, "preset": preset}
+    _merge(settings, PRESETS[preset])
+    if kind == "meta-test":
+        settings["steps"] = META_TEST_STEPS[preset]
+    _merge(settings, base or {})
+    if config_file is not None:
+        _merge(settings, _read_toml(config_file))
+    for assignment in assignments:
+        _merge(settings, _parse_assignment(assignment))
+    _merge(settings, {key: value for key, value in options.items() if value is not None})
+    return validate_config(settings)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileError(f"configuration file '{path}' does not exist; check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"cannot read configuration file '{path}': {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"configuration file '{path}' is not TOML: {error}") from error
+
+
+def _parse_assignment(assignment: str) -> dict[str, Any]:
+    """Return "a.b=value" as {"a": {"b": value}}; a value that is no TOML value is a string."""
+    path, separator, text = assignment.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise UsageError(f"--set got '{assignment}', expected section.key=value")
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    settings: dict[str, Any] = {keys[-1]: value}
+    for key in reversed(keys[:-1]):
+        settings = {key: settings}
+    return settings
+
+
+def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Overlay `source` on `target`, tables key by key, without sharing nested tables."""
+    for key, value in source.items():
+        if isinstance(value, Mapping):
+            existing = target.get(key)
+            table: dict[str, Any] = dict(existing) if isinstance(existing, Mapping) else {}
+            _merge(table, value)
+            target[key] = table
+        else:
+            target[key] = value

@@ -1,0 +1,115 @@
+"""Whole runs: what they leave behind depends on nothing but their settings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgrl_cli.config import RunConfig
+from mgrl_cli.errors import WorkerError
+from mgrl_cli.objective_file import LearnedObjective
+from mgrl_cli.replay.reader import ReplayReader
+from mgrl_cli.run_dir.layout import RunDirectory
+from mgrl_cli.run_dir.settings import read_settings
+from mgrl_cli.runtime.launch import meta_test, meta_train, prepare_run
+from tests.runtime.conftest import LastSnapshot, fingerprint, run_tiny, tiny_config
+
+
+@pytest.fixture(scope="module")
+def serial_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    runs_dir = tmp_path_factory.mktemp("serial")
+    return fingerprint(run_tiny(tiny_config(agents=3), runs_dir, "run", workers=0))
+
+
+def test_same_seed_gives_identical_files(serial_run: dict[str, object], tmp_path: Path) -> None:
+    again = run_tiny(tiny_config(agents=3), tmp_path, "another-name", workers=0)
+    assert fingerprint(again) == serial_run
+
+
+def test_another_seed_gives_another_objective(
+    serial_run: dict[str, object], tmp_path: Path
+) -> None:
+    other = fingerprint(run_tiny(tiny_config(agents=3, seed=1), tmp_path, "run", workers=0))
+    assert other["objectives"] != serial_run["objectives"]
+    assert other["replay"] != serial_run["replay"]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_processes_give_what_the_serial_twin_gives(
+    serial_run: dict[str, object], tmp_path: Path, workers: int
+) -> None:
+    run = run_tiny(tiny_config(agents=3), tmp_path, "run", workers=workers)
+    assert fingerprint(run) == serial_run
+
+
+def test_run_directory_is_complete(tmp_path: Path) -> None:
+    config = tiny_config()
+    run = run_tiny(config, tmp_path, "run", workers=0)
+    assert read_settings(run) == config
+    objective = LearnedObjective.load(run.objective)
+    assert objective.metadata.environments == ("pendulum", "cartpole")
+    # Rounds of 60 steps; updates in rounds that end at step 60 or later, every second one meets.
+    assert objective.metadata.meta_steps == 90
+    for agent_id in (0, 1):
+        reader = ReplayReader(run.agent_buffer(agent_id))
+        assert reader.verify() == []
+        assert reader.committed_rows >= config.steps
+
+
+def test_environment_that_raises_ends_the_run_naming_agent_and_cause(
+    tmp_path: Path, faulty_environments: str
+) -> None:
+    config = tiny_config(envs=("pendulum", faulty_environments))
+    with pytest.raises(WorkerError, match=r"agent 1: .*the motor burned out"):
+        run_tiny(config, tmp_path, "run", workers=2)
+
+
+def test_reward_that_is_not_a_number_never_enters_the_replay(
+    tmp_path: Path, faulty_environments: str
+) -> None:
+    config = with_kwargs(tiny_config(envs=(faulty_environments,)), fault="nan")
+    run = prepare_run(config, tmp_path, "run")
+    with pytest.raises(WorkerError, match=r"agent 0: .*reward"):
+        meta_train(config, run, LastSnapshot(), workers=0)
+    assert ReplayReader(run.agent_buffer(0)).verify() == []
+
+
+def test_dying_worker_ends_the_run_naming_the_worker(
+    tmp_path: Path, faulty_environments: str
+) -> None:
+    config = with_kwargs(tiny_config(envs=("pendulum", faulty_environments)), fault="die")
+    with pytest.raises(WorkerError, match=r"worker 1 \(agents 1\) exited with 9; its log: .*001"):
+        run_tiny(config, tmp_path, "run", workers=2)
+
+
+def test_rules_of_a_meta_test_share_seeds_and_first_networks(tmp_path: Path) -> None:
+    objective = LearnedObjective.load(
+        run_tiny(tiny_config(), tmp_path, "trained", workers=0).objective
+    )
+    config = tiny_config(
+        envs=("cartpole",), kind="meta-test", rules=["learned", "ddpg", "untrained"], seeds=2
+    )
+    run = prepare_run(config, tmp_path, "tested")
+    meta_test(config, run, objective, LastSnapshot(), workers=0)
+    episodes = {
+        agent_id: ReplayReader(run.agent_buffer(agent_id)).read_episode(0) for agent_id in range(6)
+    }
+    # Agents 0, 2, 4 are seed 0 of the three rules; 1, 3, 5 seed 1. The first episode is played
+    # before any update, so only the seed can make a difference.
+    assert (episodes[0].obs == episodes[2].obs).all()
+    assert (episodes[0].action == episodes[4].action).all()
+    assert not np.array_equal(episodes[0].obs, episodes[1].obs)
+    last = [reader.read("action", 150, 180) for reader in map(reader_of(run), (0, 2, 4))]
+    assert not (last[0] == last[1]).all()
+    assert not (last[0] == last[2]).all()
+
+
+def reader_of(run: RunDirectory) -> Callable[[int], ReplayReader]:
+    return lambda agent_id: ReplayReader(run.agent_buffer(agent_id))
+
+
+def with_kwargs(config: RunConfig, **kwargs: object) -> RunConfig:
+    """Give the last environment keyword arguments."""
+    last = config.envs[-1].model_copy(update={"kwargs": kwargs})
+    return config.model_copy(update={"envs": [*config.envs[:-1], last]})

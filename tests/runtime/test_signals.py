@@ -1,0 +1,86 @@
+"""Signals and sudden deaths of real processes: clean ends, no orphans."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mgrl_cli.objective_file import LearnedObjective
+from mgrl_cli.replay.reader import ReplayReader
+from mgrl_cli.run_dir.layout import RunDirectory
+from tests.runtime.conftest import TINY
+
+LONG_ENOUGH_S = 60.0
+
+
+def start_run(tmp_path: Path) -> tuple[subprocess.Popen[str], RunDirectory]:
+    """Start a run that would take far longer than the test, and wait for its second round."""
+    arguments = [sys.executable, "-m", "mgrl_cli", "meta-train", "--envs", "pendulum,cartpole"]
+    arguments += ["--preset", "smoke", "--steps", "1000000", "--runs-dir", str(tmp_path)]
+    arguments += ["--run", "run", "--quiet"]
+    for setting in TINY:
+        arguments += ["--set", setting]
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    run = RunDirectory(tmp_path / "run")
+    deadline = time.monotonic() + LONG_ENOUGH_S
+    while not (run.population_metrics.is_file() and run.population_metrics.stat().st_size):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, run
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_first_signal_saves_and_ends_with_its_exit_code(
+    tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    process, run = start_run(tmp_path)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, number)  # as a terminal does: to the whole group
+    _, stderr = process.communicate(timeout=LONG_ENOUGH_S)
+    assert process.returncode == exit_code
+    assert stderr.count("\n") == 1
+    assert number.name in stderr
+    wait_until_gone(workers)
+    LearnedObjective.load(run.objective)
+    assert ReplayReader(run.agent_buffer(0)).verify() == []
+    assert not list(run.path.rglob("*.partial"))
+
+
+def test_workers_die_with_a_killed_coordinator(tmp_path: Path) -> None:
+    process, _ = start_run(tmp_path)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    process.kill()
+    process.communicate(timeout=LONG_ENOUGH_S)
+    wait_until_gone(workers)
+
+
+def test_killed_worker_ends_the_run_with_one_line(tmp_path: Path) -> None:
+    process, run = start_run(tmp_path)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    workers[0].kill()
+    _, stderr = process.communicate(timeout=LONG_ENOUGH_S)
+    assert process.returncode == 5
+    assert stderr.count("\n") == 1
+    assert "was killed by SIGKILL" in stderr
+    wait_until_gone(workers)
+    LearnedObjective.load(run.objective)
