@@ -22,6 +22,7 @@ from envs.errors import (
     did_you_mean,
 )
 from envs.physics import LanderPhysics, MujocoPhysics, Ranges, checked_ranges
+from envs.quiet import quiet_libraries
 
 
 class _Task(NamedTuple):
@@ -87,7 +88,8 @@ def register_tasks() -> None:
 
 def known_environments() -> list[EnvironmentInfo]:
     """Return all environments with an alias; sizes come from really making them."""
-    return [_info(alias, env_id) for alias, env_id in ALIASES.items()]
+    with quiet_libraries():
+        return [_info(alias, env_id) for alias, env_id in ALIASES.items()]
 
 
 def _info(alias: str, env_id: str) -> EnvironmentInfo:

@@ -22,6 +22,7 @@ OPTIONS = {
         *("--envs", "--agents", "--steps", "--preset", "--run", "--runs-dir", "--seed"),
         *("--workers", "--config", "--set", "--device", "--quiet", "--json", "--debug", "--help"),
     },
+    "inspect": {"path", "--plot", "--json", "--debug", "--help"},
     "envs": {"--debug", "--help", "--json"},
 }
 """Command → its arguments and options. Scripts rely on them: taking one away breaks users."""

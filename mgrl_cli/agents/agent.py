@@ -116,7 +116,9 @@ class Agent:
     def is_learning(self) -> bool:
         """True where this round's updates are made: the agent has played enough to learn from."""
         has_own_replay = self._config.meta.reset == "policy" and self.counters.life > 0
-        return has_own_replay or self.life_steps >= self._config.schedule.updates_start
+        has_played = has_own_replay or self.life_steps >= self._config.schedule.updates_start
+        # One that overshot rests, and may do so right after a new life has cleared its replay.
+        return has_played and self.replay.num_steps > 0
 
     @property
     def objective_share(self) -> float:

@@ -2,9 +2,10 @@
 
 Everything lives in shared memory. Each slot has one writer, the worker that runs the agent. α and
 its Adam state are written only inside `_combine`, which exactly one process runs, the last to
-arrive, while all others wait; gradients are summed in float64 in agent order. So the result depends neither
-on timing nor on how agents are spread over workers. There is no lock around the slots that a killed
-worker could take with it: a wait ends with its timeout, or when the coordinator kills the worker.
+arrive, while all others wait; gradients are summed in float64 in agent order. So the result depends
+neither on timing nor on how agents are spread over workers. There is no lock around the slots that
+a killed worker could take with it: a wait ends with its timeout, or when the coordinator kills the
+worker.
 """
 
 import threading

@@ -1,11 +1,13 @@
 """From settings to a run: check environments, claim the directory, start the coordinator."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from envs.quiet import quiet_libraries
 from envs.registry import make
 from mgrl_cli.agents.population import (
     AgentSpec,
@@ -32,8 +34,11 @@ def prepare_run(config: RunConfig, runs_dir: Path, name: str | None) -> RunDirec
         UsageError: the run's name is taken or not usable.
         StorageError: the directory cannot be written.
     """
-    for env in config.envs:
-        make(env.id, env.kwargs, env.randomise).close()
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # `module:Name-v0` may name a module of the user's, here
+    with quiet_libraries():
+        for env in config.envs:
+            make(env.id, env.kwargs, env.randomise).close()
     stem = "-".join(env.id.rpartition("/")[2] for env in config.envs)
     if config.kind == "meta-test":
         stem = f"test-{stem}"
