@@ -18,19 +18,32 @@ def quiet_libraries() -> Generator[None]:
     Python exceptions pass through untouched. Not for threads: descriptors and the working directory
     belong to the whole process.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(descriptor) for descriptor in (1, 2)]
+    _flush()
+    saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2) if _is_open(descriptor)}
     nothing = os.open(os.devnull, os.O_WRONLY)
     try:
-        for descriptor in (1, 2):
+        for descriptor in saved:
             os.dup2(nothing, descriptor)
         with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
             yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for descriptor, original in zip((1, 2), saved, strict=True):
+        _flush()
+        for descriptor, original in saved.items():
             os.dup2(original, descriptor)
             os.close(original)
         os.close(nothing)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _flush() -> None:
+    """Write out what Python still holds; a process may have no streams at all."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            stream.flush()

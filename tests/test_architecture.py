@@ -22,6 +22,11 @@ OPTIONS = {
         *("--envs", "--agents", "--steps", "--preset", "--run", "--runs-dir", "--seed"),
         *("--workers", "--config", "--set", "--device", "--quiet", "--json", "--debug", "--help"),
     },
+    "meta-test": {
+        *("--env", "--objective", "--seeds", "--against", "--steps", "--preset", "--run"),
+        *("--runs-dir", "--seed", "--workers", "--config", "--set", "--device", "--quiet"),
+        *("--json", "--debug", "--help"),
+    },
     "inspect": {"path", "--plot", "--json", "--debug", "--help"},
     "envs": {"--debug", "--help", "--json"},
 }

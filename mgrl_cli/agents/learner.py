@@ -47,9 +47,6 @@ class PolicyUpdate(NamedTuple):
     """False where the gradient was not finite and the update was skipped."""
 
 
-class Diagnostics(NamedTuple):
-    """Whether the objective and its virtual step make sense at the moment."""
-
     gain: float
     """J(φ_0) - J(φ_K), in units of Q; positive where the virtual step helps."""
     cosine: float

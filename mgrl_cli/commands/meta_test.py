@@ -19,6 +19,7 @@ from mgrl_cli.commands.run_options import (
     StepsOption,
     WorkersOption,
     check_device,
+    progress_line,
     split_list,
 )
 from mgrl_cli.config import RULES
@@ -74,7 +75,7 @@ def meta_test(
     from mgrl_cli.run_dir.objectives import find_objective
     from mgrl_cli.run_dir.scores import scores_document, seed_scores, write_scores
     from mgrl_cli.runtime.launch import meta_test as launch
-    from mgrl_cli.runtime.launch import prepare_run
+    from mgrl_cli.runtime.launch import prepare_kernels, prepare_run
     from mgrl_cli.ui.progress import open_progress
 
     check_device(device)
@@ -96,6 +97,7 @@ def meta_test(
         },
     )
     directory = prepare_run(settings, runs_dir, run)
+    prepare_kernels(settings, progress_line(quiet=quiet))
     with open_progress(quiet=quiet, json=False, console=Console(stderr=True)) as progress:
         launch(settings, directory, learned, progress, workers=workers)
     rows = evaluation_rows(read_agent_metrics(directory.metrics))

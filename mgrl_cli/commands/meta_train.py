@@ -1,5 +1,6 @@
 """`mgrl meta-train`: meta-learn one objective with a population of agents."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from mgrl_cli.commands.run_options import (
     StepsOption,
     WorkersOption,
     check_device,
+    progress_line,
     split_list,
 )
 from mgrl_cli.errors import UsageError
@@ -60,7 +62,7 @@ def meta_train(
 
     from mgrl_cli.presets import resolve_config
     from mgrl_cli.runtime.launch import meta_train as launch
-    from mgrl_cli.runtime.launch import prepare_run
+    from mgrl_cli.runtime.launch import prepare_kernels, prepare_run
     from mgrl_cli.ui.progress import open_progress
 
     check_device(device)
@@ -72,6 +74,7 @@ def meta_train(
         options={**_population(envs, agents), "steps": steps, "seed": seed},
     )
     directory = prepare_run(settings, runs_dir, run)
+    prepare_kernels(settings, progress_line(quiet=quiet))
     with open_progress(quiet=quiet, json=json, console=Console(stderr=True)) as progress:
         launch(settings, directory, progress, workers=workers)
     if not json:
@@ -97,7 +100,7 @@ def _population(envs: str | None, agents: int | None) -> dict[str, Any]:
 def _parse_env(item: str) -> dict[str, Any]:
     """Return "name" or "name:count" as settings; "module:Name-v0" is a name."""
     name, separator, count = item.rpartition(":")
-    if separator and count.isdigit():
+    if separator and re.fullmatch(r"[0-9]{1,9}", count):
         if int(count) < 1:
             raise UsageError(f"--envs got '{item}', expected at least one agent per environment")
         return {"id": name, "agents": int(count)}

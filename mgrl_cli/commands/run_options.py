@@ -1,5 +1,6 @@
 """Options that every command which starts a run shares."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,11 @@ def check_device(device: str) -> None:
         raise UsageError("device 'cuda' is not supported yet; leave --device out to use the CPU")
     if device != "cpu":
         raise UsageError(f"unknown device '{device}', expected cpu")
+
+
+def progress_line(*, quiet: bool) -> Callable[[str], None]:
+    """Return what tells the user one line about a run's start."""
+    return lambda line: None if quiet else typer.echo(f"mgrl: {line}", err=True)
 
 
 def split_list(text: str, option: str) -> list[str]:

@@ -82,7 +82,10 @@ def test_the_terminal_bonus_reaches_the_reinforce_baseline(agent_of):
     losses = {}
     for bonus in ("false", "true"):
         agent = agent_of(
-            f"critic.terminal_bonus={bonus}", 'rules=["reinforce"]', kind="meta-test", env="cartpole"
+            f"critic.terminal_bonus={bonus}",
+            'rules=["reinforce"]',
+            kind="meta-test",
+            env="cartpole",
         )
         agent.begin_round(1)
         agent.play(100, 0)
@@ -90,6 +93,20 @@ def test_the_terminal_bonus_reaches_the_reinforce_baseline(agent_of):
         assert windows.terminated.any()
         losses[bonus] = agent.learner.update_policy(windows, agent._objective, 1.0).loss
     assert losses["true"] != losses["false"]
+
+
+@pytest.mark.parametrize("batch", ["windows", "transitions"])
+@pytest.mark.parametrize("timeout_is_terminal", ["false", "true"])
+def test_what_a_time_limit_means_reaches_every_batch(agent_of, batch, timeout_is_terminal):
+    """Pendulum never terminates: all that can end its episodes is the limit."""
+    agent = agent_of(
+        f"critic.timeout_is_terminal={timeout_is_terminal}",
+        f'critic.batch="{batch}"',
+        "windows.batch=200",
+    )
+    agent.play(EPISODE, 0)
+    for drawn in (agent._windows(200), agent._critic_batch()):
+        assert drawn.terminated.any().item() == (timeout_is_terminal == "true")
 
 
 def test_a_new_agent_without_replay_waits_for_its_first_episode(agent_of):

@@ -1,7 +1,5 @@
 """The learner against torch's own modules and optimiser, built apart from it."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -76,7 +74,9 @@ def alpha(network, rng) -> torch.Tensor:
 
 def module_of(views: dict[str, torch.Tensor]) -> nn.Sequential:
     """Linear → ReLU → LayerNorm, twice, then Linear, with the parameters of one network."""
-    linears = [nn.Linear(*views[f"{name}.weight"].shape) for name in ("linear_1", "linear_2", "output")]
+    linears = [
+        nn.Linear(*views[f"{name}.weight"].shape) for name in ("linear_1", "linear_2", "output")
+    ]
     norms = [nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN)]
     with torch.no_grad():
         for name, linear in zip(("linear_1", "linear_2", "output"), linears, strict=True):
@@ -96,6 +96,11 @@ def flat(module: nn.Sequential) -> torch.Tensor:
     return torch.cat([part.reshape(-1) for part in parts])
 
 
+def flat_gradient(module: nn.Sequential) -> torch.Tensor:
+    parts = [p.grad.T if p.ndim == 2 else p.grad for p in module.parameters()]
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
 class TwinLearner:
     """TD3's critic step and a policy step, written with modules."""
 
@@ -104,8 +109,10 @@ class TwinLearner:
         self.critics = [
             module_of(learner.critic.layout.views(params)) for params in learner.critic_params
         ]
-        self.policy_target = copy.deepcopy(self.policy)
-        self.critic_targets = copy.deepcopy(self.critics)
+        self.policy_target = module_of(learner.policy.layout.views(learner.policy_target))
+        self.critic_targets = [
+            module_of(learner.critic.layout.views(params)) for params in learner.critic_target
+        ]
         self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=3e-4)
         both = [parameter for critic in self.critics for parameter in critic.parameters()]
         self.critic_optimizer = torch.optim.Adam(both, lr=1e-3)
@@ -145,17 +152,33 @@ def assert_steps_agree(got: torch.Tensor, expected: torch.Tensor, learning_rate:
     assert (got - expected).abs().max().item() < 0.02 * learning_rate
 
 
+def first_moment(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """Adam's mean of gradients; after one step a tenth of the first one."""
+    (state,) = optimizer.state.values()
+    return state["exp_avg"]
+
+
 def test_critic_updates_are_those_of_torch_modules_and_adam(windows, noise):
     learner = learner_of()
+    # Targets lag behind: what they say must not be what the online networks say.
+    learner.policy_target = learner_of(seed=1).policy_params
+    learner.critic_target = learner_of(seed=1).critic_params
     twin = TwinLearner(learner)
     before = learner.critic_params.clone()
     batch = transitions_of(windows)
-    for _ in range(3):
+    for number in range(3):
         loss, applied = learner.update_critic(batch, noise)
         assert applied
         assert loss == pytest.approx(twin.update_critic(batch, noise), rel=1e-4)
         for params, critic in zip(learner.critic_params, twin.critics, strict=True):
             assert_steps_agree(params, flat(critic), 1e-3)
+        if number == 0:  # Adam hides a constant factor of the gradient; its moments do not
+            expected = torch.stack([flat_gradient(critic) for critic in twin.critics])
+            got = 10 * first_moment(learner._critic_optimizer)
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
+            (state,) = learner._critic_optimizer.state.values()
+            squares = 1000 * state["exp_avg_sq"]
+            torch.testing.assert_close(squares, expected**2, rtol=1e-2, atol=1e-4)
     assert (learner.critic_params - before).abs().max() > 1e-3
 
 
@@ -179,18 +202,12 @@ def test_policy_updates_are_those_of_torch_modules_and_adam(windows):
     assert (learner.policy_params - before).abs().max() > 3e-4
 
 
-def first_moment(optimizer: torch.optim.Optimizer) -> torch.Tensor:
-    """Adam's mean of gradients; after one step a tenth of the first one."""
-    (state,) = optimizer.state.values()
-    return state["exp_avg"]
-
-
 @pytest.mark.parametrize("clip_norm", [1e-3, 1e3])
 def test_the_policys_gradient_is_clipped(windows, clip_norm):
     learner = learner_of(f"policy.clip_norm={clip_norm}")
     twin = TwinLearner(learner)
     twin.update_policy(windows, clip_norm=clip_norm)
-    norm = torch.cat([p.grad.flatten() for p in twin.policy.parameters()]).norm().item()
+    norm = flat_gradient(twin.policy).norm().item()
     assert (norm == pytest.approx(clip_norm, rel=1e-3)) == (clip_norm == 1e-3)
     learner.update_policy(windows, CriticObjective(), 1.0)
     assert 10 * first_moment(learner._policy_optimizer).norm().item() == pytest.approx(
@@ -262,9 +279,7 @@ def test_the_penalty_adds_to_the_objectives_gradient(windows):
     z = module(obs)
     penalty = torch.clamp(z.abs() - 0.05, min=0).square().mean()
     (penalty - critic(torch.cat([obs, z.tanh()], dim=1)).mean()).backward()
-    expected = torch.cat(
-        [(p.grad.T if p.ndim == 2 else p.grad).reshape(-1) for p in module.parameters()]
-    )
+    expected = flat_gradient(module)
     learner.update_policy(windows, CriticObjective(), 1.0)
     torch.testing.assert_close(
         10 * first_moment(learner._policy_optimizer), expected, rtol=1e-3, atol=1e-6
@@ -324,9 +339,7 @@ def test_a_time_limit_bootstraps_and_a_fall_does_not(env_id, timeout_is_terminal
     steps = len(episode.reward)
     ring = ReplayRing(steps, environment.obs_size, environment.act_size)
     ring.append(episode)
-    window = ring.sample_windows(
-        rng, 1, steps, "inside", timeout_is_terminal=timeout_is_terminal
-    )
+    window = ring.sample_windows(rng, 1, steps, "inside", timeout_is_terminal=timeout_is_terminal)
     last = Transitions(*(tensor[-1:] for tensor in transitions_of(window)))
     set_constant(learner, learner.critic_params, (0.0, 0.0))
     set_constant(learner, learner.critic_target, (5.0, 5.0))
@@ -363,16 +376,14 @@ def test_padding_does_not_touch_the_critics(windows, noise):
 
 
 def test_the_mean_over_padding_is_a_switch(windows, noise):
-    """15 of 30 steps... are valid: losses shrink by that share, for policy and critic."""
+    """20 of 30 steps are valid: losses and gradients shrink to that share."""
     share = sum(LENGTHS) / (len(LENGTHS) * STEPS)
     ours, reference = learner_of(), learner_of("windows.mean_over_padding=true")
     batch = transitions_of(windows)
     small, _ = reference.update_critic(batch, noise)
     large, _ = ours.update_critic(batch, noise)
     assert small == pytest.approx(share * large, rel=1e-5)
-    gradients = [
-        first_moment(learner._critic_optimizer) for learner in (reference, ours)
-    ]
+    gradients = [first_moment(learner._critic_optimizer) for learner in (reference, ours)]
     torch.testing.assert_close(gradients[0], share * gradients[1], rtol=1e-4, atol=1e-7)
 
     ours, reference = learner_of(), learner_of("windows.mean_over_padding=true")

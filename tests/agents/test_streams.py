@@ -39,7 +39,9 @@ def test_streams_of_different_purposes_agents_and_roots_differ():
 
 
 def test_streams_are_uncorrelated():
-    draws = np.stack([random_stream(0, "replay", index).standard_normal(2000) for index in range(8)])
+    draws = np.stack(
+        [random_stream(0, "replay", index).standard_normal(2000) for index in range(8)]
+    )
     off_diagonal = np.corrcoef(draws) - np.eye(8)
     # Standard deviation 1/sqrt(2000) = 0.022 each.
     assert np.abs(off_diagonal).max() < 0.11

@@ -49,7 +49,9 @@ def sigmoid(x: Array) -> Array:
 def trunk(parameters: Parameters, x: Array) -> Array:
     """Two times [linear, ReLU, LayerNorm], then the output layer; one row."""
     for layer in ("1", "2"):
-        x = norm(parameters, f"norm_{layer}", np.maximum(linear(parameters, f"linear_{layer}", x), 0))
+        x = norm(
+            parameters, f"norm_{layer}", np.maximum(linear(parameters, f"linear_{layer}", x), 0)
+        )
     return linear(parameters, "output", x)
 
 
@@ -116,9 +118,7 @@ def signal_features(parameters: Parameters, inputs: Array) -> Array:
     return linear(parameters, "signal.output", x)
 
 
-def lstm_cell(
-    parameters: Parameters, x: Array, hidden: Array, cell: Array
-) -> tuple[Array, Array]:
+def lstm_cell(parameters: Parameters, x: Array, hidden: Array, cell: Array) -> tuple[Array, Array]:
     """One step of an LSTM with one joint kernel and gates i, g, f, o; f is opened by a constant."""
     gates = linear(parameters, "lstm", np.concatenate([x, hidden]))
     i, g, f, o = np.split(gates, 4)
@@ -196,9 +196,7 @@ def critic_targets(
     return np.array(rows)
 
 
-def meta_loss(
-    policy: Parameters, critic: Parameters, obs: Array, lengths: list[int]
-) -> float:
+def meta_loss(policy: Parameters, critic: Parameters, obs: Array, lengths: list[int]) -> float:
     """J = -mean Q_θ1(s, π_φ(s)) over valid steps; obs [batch, time + 1, obs]."""
     values = [
         q_value(critic, obs[b, t], policy_action(policy, obs[b, t]))

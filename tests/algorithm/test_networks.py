@@ -101,7 +101,9 @@ def test_the_policys_written_out_derivatives_are_autograds(rng):
     torch.testing.assert_close(tape.pre_activation, pre_activation.detach())
 
     (through_action,) = torch.autograd.grad(action, leaf, cotangent, retain_graph=True)
-    (through_both,) = torch.autograd.grad((action, pre_activation), leaf, (cotangent, pre_cotangent))
+    (through_both,) = torch.autograd.grad(
+        (action, pre_activation), leaf, (cotangent, pre_cotangent)
+    )
     torch.testing.assert_close(network.vjp(tape, cotangent), through_action)
     torch.testing.assert_close(network.vjp(tape, cotangent, pre_cotangent), through_both)
 

@@ -19,8 +19,10 @@ def case(rng):
     theta = perturbed(critic.initialise_twins(rng), rng)
     windows = random_windows(rng)
     actions = uniform_actions(rng, len(windows.reward), STEPS + 1, 2)
-    return network, alpha, PolicyEvidence(
-        windows, actions, lambda obs, action: critic.first(theta, obs, action)
+    return (
+        network,
+        alpha,
+        PolicyEvidence(windows, actions, lambda obs, action: critic.first(theta, obs, action)),
     )
 
 

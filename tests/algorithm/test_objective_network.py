@@ -16,7 +16,6 @@ from tests.algorithm.problems import (
     LENGTHS,
     STEPS,
     as_arrays,
-    normal,
     oracle_signals,
     perturbed,
     random_signals,
@@ -354,9 +353,7 @@ def test_information_flows_backwards_in_time_alone(network, alpha, rng):
 def test_a_zero_last_layer_asks_for_nothing(network, rng):
     alpha = network.initialise(np.random.default_rng(2), last_layer="zero").double()
     plain = network.initialise(np.random.default_rng(2)).double()
-    losses, gradient = loss_and_action_gradient(
-        network, alpha, *actions(rng), random_signals(rng)
-    )
+    losses, gradient = loss_and_action_gradient(network, alpha, *actions(rng), random_signals(rng))
     assert not losses.any()
     assert not gradient.any()
     # Only that layer differs, so that the first meta-step can already move it.

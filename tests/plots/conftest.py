@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mgrl_cli.plots.data import EvaluationRow, PopulationRow, Record
+from mgrl_cli.run_dir.metrics import EvaluationRow, PopulationRow
 
 
 @pytest.fixture
@@ -45,30 +45,3 @@ def population() -> list[PopulationRow]:
         for agent_id in range(4)
         for round_index in range(1, 7)
     ]
-
-
-@pytest.fixture
-def record() -> Record:
-    """One line of a metrics file."""
-    return {
-        "agent_id": 3,
-        "environment": "hopper",
-        "rule": "ddpg",
-        "seed": 1,
-        "round": 7,
-        "life": 0,
-        "env_steps": 7_021,
-        "updates": 5_021,
-        "episodes": 80,
-        "mean_return": 231.5,
-        "critic_loss": 0.7,
-        "policy_loss": -3.0,
-        "gain": None,
-        "cosine": None,
-        "inner_gradient_norm": 2.5,
-        "meta_gradient_norm": None,
-        "action_slack": 0.4,
-        "annealing": 1.0,
-        "evaluation": 250,
-        "elapsed_s": 12.5,
-    }
