@@ -7,7 +7,7 @@ Imports no torch.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from mgrl_cli.errors import UsageError, did_you_mean
@@ -15,8 +15,13 @@ from mgrl_cli.errors import UsageError, did_you_mean
 PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
+
+# TOML has arrays, not tuples.
+_Bounds = Annotated[tuple[_FiniteFloat, _FiniteFloat], Strict(False)]
+_LARGEST_POPULATION = 4096
 
 Rule = Literal["learned", "ddpg", "reinforce", "untrained"]
 """What may drive an agent: the learned objective, -Q (DDPG with TD3 tricks), off-policy REINFORCE
@@ -25,7 +30,8 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: neither true nor "8" is a number, 1 is not a switch.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class EnvConfig(_Section):
@@ -37,7 +43,7 @@ class EnvConfig(_Section):
     """How many agents train on it; 0 leaves it to `agents`, round robin."""
     kwargs: dict[str, bool | int | float | str] = {}
     """Keyword arguments of the environment."""
-    randomise: dict[str, tuple[float, float]] = {}
+    randomise: dict[str, _Bounds] = {}
     """Physics parameter → (low, high), drawn uniformly for every episode."""
 
 
@@ -123,6 +129,8 @@ class ObjectiveConfig(_Section):
     """Next value shown at a terminal step: zero, or the batch mean (reference code)."""
     bound: PositiveFloat = 1000.0
     """Losses lie in (-bound, bound)."""
+    compiled: bool = True
+    """Use compiled kernels where numba is installed; equal to plain torch up to rounding."""
     padding_first: bool = False
     """Let padding enter the reversed LSTM first, as the reference code does."""
 
@@ -174,7 +182,7 @@ class RunConfig(_Section):
     steps: PositiveInt
     """Env steps per agent."""
     envs: Annotated[list[EnvConfig], Field(min_length=1)]
-    agents: Annotated[int, Field(ge=1, le=4096)] = 20
+    agents: Annotated[int, Field(ge=1, le=_LARGEST_POPULATION)] = 20
     """Meta-train: population size. Meta-test: set to rules × seeds."""
     rules: Annotated[list[Rule], Field(min_length=1)] = ["learned"]
     """Meta-test: what is compared, the same seeds for each."""
@@ -193,6 +201,8 @@ class RunConfig(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         counted = sum(env.agents for env in self.envs)
+        if counted > _LARGEST_POPULATION:
+            raise ValueError(f"envs make {counted} agents, expected at most {_LARGEST_POPULATION}")
         if self.kind == "meta-train" and counted == 0 and self.agents < len(self.envs):
             raise ValueError(
                 f"agents={self.agents} for {len(self.envs)} environments: every environment needs "
@@ -237,7 +247,7 @@ def _explain(problem: ErrorDetails) -> str:
         return message
     if problem["type"] == "missing":
         return f"'{key}' is missing; give it as an option, with --set or in --config"
-    return f"'{key}': {message}, got {problem['input']!r}"
+    return f"'{key}': {message}, got {problem['input']!r:.80}"
 
 
 def _known_keys(location: Sequence[str]) -> list[str]:

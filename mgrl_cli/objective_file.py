@@ -25,7 +25,8 @@ from mgrl_cli.run_dir.atomic import write_atomically
 FORMAT_VERSION = 1
 _METADATA_KEY = "mgrl"
 _LARGEST_FILE_BYTES = 64 * 2**20
-"""Far above any objective; keeps a hostile file from filling memory."""
+_LARGEST_HEADER_BYTES = 2**20
+"""Both far above any objective; they keep a hostile file from filling memory or taking minutes."""
 
 
 class ObjectiveMetadata(BaseModel):
@@ -200,6 +201,7 @@ def _read(path: Path) -> tuple[ObjectiveMetadata, dict[str, Tensor]]:
                 f"'{path}' is no objective file: expected a file of at most "
                 f"{_LARGEST_FILE_BYTES // 2**20} MiB"
             )
+        _check_header_size(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             metadata = _parse_metadata(path, header)
@@ -211,6 +213,17 @@ def _read(path: Path) -> tuple[ObjectiveMetadata, dict[str, Tensor]]:
     except SafetensorError as error:
         raise FileError(f"'{path}' is no objective file: not safetensors ({error})") from error
     return metadata, tensors
+
+
+def _check_header_size(path: Path) -> None:
+    """Refuse a header of a million tensors: a file begins with the header's size in 8 bytes."""
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+    if header_bytes > _LARGEST_HEADER_BYTES:
+        raise FileError(
+            f"'{path}' is no objective file: expected a safetensors header of at most "
+            f"{_LARGEST_HEADER_BYTES // 2**20} MiB, got {header_bytes} bytes"
+        )
 
 
 def _parse_metadata(path: Path, header: dict[str, str]) -> ObjectiveMetadata:

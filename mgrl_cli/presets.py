@@ -28,10 +28,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "exploration": {"random_steps": 2000},
         "schedule": {"updates_start": 2000},
         "meta": {
-            "anneal_steps": 20_000,
+            "anneal_steps": 8000,
             "inner_step": "unit",
             "inner_step_size": 0.03,
             "gradient_scale": "unit",
+            "lifetime": 12_000,
         },
     },
     "smoke": {
@@ -92,10 +93,21 @@ def resolve_config(
     if kind == "meta-test":
         settings["steps"] = META_TEST_STEPS[preset]
     _merge(settings, base or {})
-    if config_file is not None:
-        _merge(settings, _read_toml(config_file))
-    for assignment in assignments:
-        _merge(settings, _parse_assignment(assignment))
+    try:
+        if config_file is not None:
+            _merge(settings, _read_toml(config_file))
+        for assignment in assignments:
+            _merge(settings, _parse_assignment(assignment))
+    except RecursionError as error:
+        raise UsageError(
+            "--config or --set is nested too deeply, expected section.key = value"
+        ) from error
+    for key, fixed in (("kind", kind), ("preset", preset)):
+        if settings[key] != fixed:
+            raise UsageError(
+                f"--config or --set got {key} = {settings[key]!r}, expected '{fixed}' or nothing; "
+                "the command decides the kind, --preset the preset"
+            )
     _merge(settings, {key: value for key, value in options.items() if value is not None})
     return validate_config(settings)
 
@@ -107,7 +119,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise FileError(f"configuration file '{path}' does not exist; check the path") from error
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"cannot read configuration file '{path}': {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise UsageError(f"configuration file '{path}' is not TOML: {error}") from error
 
 
@@ -118,9 +130,11 @@ def _parse_assignment(assignment: str) -> dict[str, Any]:
     if not separator or not all(keys):
         raise UsageError(f"--set got '{assignment}', expected section.key=value")
     try:
-        value: Any = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+        document: dict[str, Any] = tomllib.loads(f"value = {text}")
+    except ValueError:  # TOMLDecodeError, or a number of thousands of digits
+        document = {}
+    # Text with a line break may parse as several settings.
+    value = document["value"] if document.keys() == {"value"} else text.strip()
     settings: dict[str, Any] = {keys[-1]: value}
     for key in reversed(keys[:-1]):
         settings = {key: settings}

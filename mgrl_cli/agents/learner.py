@@ -47,12 +47,6 @@ class PolicyUpdate(NamedTuple):
     """False where the gradient was not finite and the update was skipped."""
 
 
-    gain: float
-    """J(φ_0) - J(φ_K), in units of Q; positive where the virtual step helps."""
-    cosine: float
-    """Cosine of the objective's with the critic's policy gradient at φ."""
-
-
 @final
 class Learner:
     """φ, θ, φ⁻, θ⁻ and their Adam states."""

@@ -28,7 +28,7 @@ from mgrl_cli.algorithm.batches import Windows, masked_mean
 from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork, PolicyTape
 from mgrl_cli.algorithm.objective_curvature import ObjectiveCurvature, objective_curvature
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
-from mgrl_cli.algorithm.objectives import LearnedObjectiveLoss, PolicyEvidence
+from mgrl_cli.algorithm.objectives import PolicyEvidence
 
 SHORTEST_UNIT_GRADIENT = 1e-6
 """ε: below it the unit step is proportional to g. An objective that asks for nothing (zero last
@@ -65,8 +65,9 @@ class MetaProblem:
 
     def loss(self, params: Tensor, evidence: PolicyEvidence) -> Float[Tensor, ""]:
         """Return Σ_valid ℓ_α, the sum that the virtual step descends."""
-        losses = LearnedObjectiveLoss(self.objective, params)(evidence)
-        is_valid = evidence.windows.is_valid
+        windows = evidence.windows
+        losses = self.objective(params, windows.action, evidence.policy_action, evidence.signals)
+        is_valid = windows.is_valid
         return torch.where(is_valid, losses, torch.zeros_like(losses)).sum()
 
     def meta_loss(self, policy_params: Tensor, batches: Sequence[Windows]) -> Float[Tensor, ""]:

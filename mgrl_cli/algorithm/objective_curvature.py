@@ -9,6 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mgrl_cli.algorithm.fused_objective import (
+    loss_and_action_gradient,
+    mixed_gradient,
+    supports,
+)
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.objectives import PolicyEvidence
 
@@ -57,8 +62,39 @@ class AutogradCurvature:
         return alpha_part, action_part
 
 
+@final
+class FusedCurvature:
+    """The same derivatives from compiled kernels."""
+
+    def __init__(
+        self, network: ObjectiveNetwork, params: Float[Tensor, " param"], evidence: PolicyEvidence
+    ) -> None:
+        windows = evidence.windows
+        _, self._gradient, self._tape = loss_and_action_gradient(
+            network,
+            params,
+            windows.action,
+            evidence.policy_action,
+            evidence.signals,
+            windows.is_valid.to(params.dtype),
+        )
+
+    @property
+    def action_gradient(self) -> Float[Tensor, "batch time act"]:
+        """C."""
+        return self._gradient
+
+    def mixed_gradient(
+        self, direction: Float[Tensor, "batch time act"]
+    ) -> tuple[Float[Tensor, " param"], Float[Tensor, "batch time act"]]:
+        """Return ∇_α ⟨c, u⟩ and ∇_a ⟨c, u⟩."""
+        return mixed_gradient(self._tape, direction)
+
+
 def objective_curvature(
     network: ObjectiveNetwork, params: Float[Tensor, " param"], evidence: PolicyEvidence
 ) -> ObjectiveCurvature:
     """Return the derivatives of Σ_valid ℓ_α on the evidence."""
+    if supports(network, params):
+        return FusedCurvature(network, params, evidence)
     return AutogradCurvature(network, params, evidence)

@@ -80,8 +80,16 @@ def valid_mean_and_variance(
 class ObjectiveNetwork:
     """L_α as a pure function of α and a batch of windows."""
 
-    def __init__(self, shape: ObjectiveShape | None = None) -> None:
+    def __init__(self, shape: ObjectiveShape | None = None, *, compiled: bool = False) -> None:
+        """Lay out the network.
+
+        Args:
+            shape: the architecture; None for the paper's.
+            compiled: let agents use `fused_objective`'s kernels in its place, where these can.
+                Calling the network itself is always plain torch, differentiable to any order.
+        """
         self.shape = shape or ObjectiveShape()
+        self.compiled = compiled
         width, signal_features = self.shape.width, self.shape.signal_features
         shapes: dict[str, tuple[int, ...]] = {}
         for layer, width_in in enumerate((2, width, width), start=1):

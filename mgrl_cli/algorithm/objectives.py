@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mgrl_cli.algorithm.batches import Windows, masked_mean
+from mgrl_cli.algorithm.fused_objective import fused_losses, supports
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
 
 
@@ -67,7 +68,10 @@ class Objective(Protocol):
 
 @final
 class LearnedObjectiveLoss:
-    """ℓ = L_α; α is read anew at each call, so it may live in shared memory."""
+    """ℓ = L_α, once differentiable in the policy's actions.
+
+    α is read anew at each call, so it may live in shared memory.
+    """
 
     def __init__(self, network: ObjectiveNetwork, params: Float[Tensor, " param"]) -> None:
         self.network = network
@@ -75,8 +79,15 @@ class LearnedObjectiveLoss:
 
     def __call__(self, evidence: PolicyEvidence) -> Float[Tensor, "batch time"]:
         """Return L_α on the evidence."""
-        windows = evidence.windows
-        return self.network(self.params, windows.action, evidence.policy_action, evidence.signals)
+        arguments = (
+            self.params,
+            evidence.windows.action,
+            evidence.policy_action,
+            evidence.signals,
+        )
+        if supports(self.network, self.params):
+            return fused_losses(self.network, *arguments)
+        return self.network(*arguments)
 
 
 @final

@@ -1,6 +1,7 @@
 """Every path of a run directory, and how a new one is claimed."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -85,7 +86,7 @@ def create_run_directory(runs_dir: Path, name: str | None, stem: str) -> RunDire
         stem: beginning of a made-up name.
 
     Raises:
-        UsageError: the name is taken or cannot be a directory name.
+        UsageError: the name is taken or cannot be a directory name, or the parent is not UTF-8.
         StorageError: the directory cannot be created.
     """
     if name is not None and not _NAME.fullmatch(name):
@@ -93,15 +94,23 @@ def create_run_directory(runs_dir: Path, name: str | None, stem: str) -> RunDire
             f"run name '{name}' is not usable, expected 1-100 letters, digits, '.', '_' or '-', "
             "beginning with a letter or digit; choose another --run"
         )
+    if not str(runs_dir).isprintable():
+        raise UsageError(
+            f"cannot keep runs in {str(runs_dir)!a}, expected a path of printable characters in "
+            "UTF-8; choose another --runs-dir"
+        )
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         if name is not None:
             return _claim(runs_dir / name)
         clean_stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
-        number = 1
-        while (runs_dir / f"{clean_stem}-{number:03d}").exists():
+        number = 0
+        while True:
             number += 1
-        return _claim(runs_dir / f"{clean_stem}-{number:03d}")
+            path = runs_dir / f"{clean_stem}-{number:03d}"
+            if not path.exists():
+                with suppress(UsageError):  # another process was faster
+                    return _claim(path)
     except OSError as error:
         raise StorageError(explain_os_error(error, f"create a run in '{runs_dir}'")) from error
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mgrl_cli.errors import FileError
+from mgrl_cli.run_dir.atomic import explain_os_error
 from mgrl_cli.run_dir.layout import RunDirectory, find_run, is_run_directory
 from mgrl_cli.run_dir.settings import read_settings
 
@@ -20,9 +21,12 @@ def find_objective(wanted: str | None, runs_dir: Path) -> Path:
     if wanted is None:
         return _newest_objective(runs_dir)
     path = Path(wanted)
-    if path.is_file() or path.suffix == ".safetensors":
-        return path
-    run = find_run(wanted, runs_dir)
+    try:
+        if path.is_file() or path.suffix == ".safetensors":
+            return path
+        run = find_run(wanted, runs_dir)
+    except OSError as error:  # such as a name longer than any file's
+        raise FileError(explain_os_error(error, f"look for objective '{wanted:.80}'")) from error
     if not run.objective.is_file():
         raise FileError(f"run '{run.path}' holds no objective.safetensors; name another run")
     return run.objective

@@ -36,7 +36,8 @@ def write_settings(run: RunDirectory, config: RunConfig) -> None:
     document = {
         **config.model_dump(mode="json"),
         _PROVENANCE: {
-            "command": sys.argv,
+            # A path need not be UTF-8, TOML must be.
+            "command": [word.encode(errors="backslashreplace").decode() for word in sys.argv],
             "python": platform.python_version(),
             "packages": package_versions(),
         },
@@ -53,7 +54,7 @@ def read_settings(run: RunDirectory) -> RunConfig:
     """
     try:
         document = tomllib.loads(run.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"cannot read '{run.config}': {error}") from error
     document.pop(_PROVENANCE, None)
     return validate_config(document, source=f"'{run.config}'")

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from mgrl_cli.agents.population import (
     objective_shape,
 )
 from mgrl_cli.agents.streams import random_stream
+from mgrl_cli.algorithm import fused_objective
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.config import RunConfig
 from mgrl_cli.objective_file import LearnedObjective
@@ -45,6 +46,26 @@ def prepare_run(config: RunConfig, runs_dir: Path, name: str | None) -> RunDirec
     run = create_run_directory(runs_dir, name, stem)
     write_settings(run, config)
     return run
+
+
+def prepare_kernels(config: RunConfig, say: Callable[[str], None]) -> None:
+    """Compile the objective's kernels in this process, so that workers only load them.
+
+    Args:
+        config: says whether kernels are wanted.
+        say: told in one line what is going on, before it takes its time.
+    """
+    network = ObjectiveNetwork(objective_shape(config), compiled=config.objective.compiled)
+    if not network.compiled:
+        return
+    if fused_objective.is_available():
+        say("loading the objective's kernels (compiled once per machine, about a minute)")
+        fused_objective.prepare(network)
+    else:
+        say(
+            "numba is not installed, the objective runs several times slower: "
+            "pip install 'mgrl[fast]'"
+        )
 
 
 def meta_train(

@@ -75,7 +75,7 @@ class Worker:
         """
         self._plan = plan
         self._config = plan.config
-        network = ObjectiveNetwork(plan.shape)
+        network = ObjectiveNetwork(plan.shape, compiled=plan.config.objective.compiled)
         self._agents = [
             Agent(spec, plan.config, network, plan.objective_params[spec.agent_id])
             for spec in plan.specs

@@ -1,0 +1,189 @@
+"""The learned objective and its second derivatives as compiled CPU kernels, without autograd.
+
+The plain `ObjectiveNetwork` dispatches thousands of tiny torch operations for one meta-gradient.
+Here the same numbers come from three compiled passes over packed tiles (`fused_passes`), one
+thread, float32 or float64. numba, the extra "fast", is imported at the first use; where it is
+missing or `supports` says no, the plain path stays. This module knows nothing of policies.
+
+With L(a) = Σ w ℓ(a), the first passes give ℓ and c = ∂L/∂a. The mixed gradient ∇⟨c, u⟩ in α and in
+a is the derivative of ∇L along u; one tangent of the forward pass and one of the reverse pass give
+it (Pearlmutter 1994, https://doi.org/10.1162/neco.1994.6.1.147).
+"""
+
+import hashlib
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mgrl_cli.algorithm.fused_tape import Tape
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
+
+if TYPE_CHECKING:
+    from mgrl_cli.algorithm.fused_passes import Passes
+
+_WIDTH, _SIGNALS, _TILE = 32, 8, 64
+# Slots of the kernels' arrays, as in `fused_layout`, which only numba can import.
+_REPLAYED, _CHOSEN, _CHOSEN_D, _D_CHOSEN = range(4)
+_SQUASHED, _WEIGHT = range(2)
+
+
+@cache
+def is_available() -> bool:
+    """Return whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def supports(network: ObjectiveNetwork, params: Tensor) -> bool:
+    """Return whether the kernels compute this network.
+
+    It asks for them, has the default widths, and its parameters are float32 or 64 on a CPU.
+    """
+    shape = network.shape
+    return (
+        network.compiled
+        and is_available()
+        and (shape.width, shape.signal_features) == (_WIDTH, _SIGNALS)
+        and params.device.type == "cpu"
+        and params.dtype in (torch.float32, torch.float64)
+    )
+
+
+@cache
+def _passes() -> "Passes":
+    from mgrl_cli.algorithm.fused_passes import compile_passes
+
+    here = Path(__file__).parent
+    # All code that the kernels are made of: their own modules and where they take constants from.
+    files = [
+        *sorted(here.glob("fused_*.py")),
+        here / "parameters.py",
+        here / "objective_network.py",
+    ]
+    source = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return compile_passes(source)
+
+
+def _forward(
+    network: ObjectiveNetwork,
+    params: Tensor,
+    action: Tensor,
+    policy_action: Tensor,
+    signals: ObjectiveSignals,
+) -> tuple[Tensor, Tape]:
+    """Return the losses and the tape of the forward pass."""
+    batch, steps, dimensions = policy_action.shape
+    tape = Tape(network, (batch, steps, dimensions, params.detach().numpy().dtype))
+    buffers = tape.buffers
+    buffers.params[...] = params.detach().numpy()
+    tape.put(action, buffers.pairs[:, :, _REPLAYED])
+    tape.put(policy_action, buffers.pairs[:, :, _CHOSEN])
+    tape.put(network.normalised_signals(signals), buffers.signal_input.reshape(-1, 4, _TILE))
+    is_read = signals.is_valid
+    if network.shape.padding_first:
+        is_read = is_read.sum(dim=1, keepdim=True) > torch.arange(is_read.shape[1]).flip(0)
+    tape.put_is_read(is_read)
+    _passes().forward(buffers.params, tape.bound, buffers)
+    return tape.take(buffers.output[:, _SQUASHED : _SQUASHED + 1]).squeeze(-1) * tape.bound, tape
+
+
+def _adjoint(tape: Tape, weights: Tensor) -> Tensor:
+    """Return c = ∂(Σ weights · ℓ)/∂policy_action; the tape keeps the adjoints."""
+    buffers = tape.buffers
+    tape.put(weights.unsqueeze(-1), buffers.output[:, _WEIGHT : _WEIGHT + 1])
+    _passes().adjoint(buffers.params, buffers)
+    return tape.take(buffers.pairs[:, :, _D_CHOSEN])
+
+
+def loss_and_action_gradient(
+    network: ObjectiveNetwork,
+    params: Float[Tensor, " param"],
+    action: Float[Tensor, "batch time act"],
+    policy_action: Float[Tensor, "batch time act"],
+    signals: ObjectiveSignals,
+    weights: Float[Tensor, "batch time"],
+) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time act"], Tape]:
+    """Return ℓ, c = ∂(Σ weights · ℓ)/∂policy_action and the tape for `mixed_gradient`.
+
+    Args:
+        network: which objective; `supports` must hold.
+        params: α.
+        action: replayed actions.
+        policy_action: π(s).
+        signals: as for the network itself.
+        weights: `is_valid` as numbers for the sum that a virtual step descends.
+    """
+    losses, tape = _forward(network, params, action, policy_action, signals)
+    return losses, _adjoint(tape, weights), tape
+
+
+def mixed_gradient(
+    tape: Tape, u: Float[Tensor, "batch time act"]
+) -> tuple[Float[Tensor, " param"], Float[Tensor, "batch time act"]]:
+    """Return ∇_α ⟨c, u⟩ and ∇_a ⟨c, u⟩, where c is what the tape's evaluation returned.
+
+    May be called again with another u; the tape's α, actions and weights do not change.
+    """
+    buffers = tape.buffers
+    tape.put(u, buffers.pairs[:, :, _CHOSEN_D])
+    gradient = np.empty_like(buffers.params)
+    _passes().mixed(buffers.params, tape.bound, buffers, gradient)
+    return torch.from_numpy(gradient), tape.take(buffers.pairs[:, :, _D_CHOSEN])
+
+
+def prepare(network: ObjectiveNetwork) -> None:
+    """Compile the float32 kernels, or load them from numba's cache; nothing where not supported.
+
+    Takes about a minute the first time on a machine, so do it once before starting workers.
+    """
+    params = torch.zeros(network.layout.size)
+    if not supports(network, params):
+        return
+    batch = torch.zeros(1, 2)
+    is_valid = batch == 0
+    signals = ObjectiveSignals(batch, batch, batch, ~is_valid, is_valid)
+    action = torch.zeros(1, 2, 1)
+    _, gradient, tape = loss_and_action_gradient(network, params, action, action, signals, batch)
+    mixed_gradient(tape, gradient)
+
+
+class _FusedLosses(torch.autograd.Function):
+    """ℓ as a function of the policy's actions, differentiable once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Tensor:
+        """Evaluate (policy_action, network, params, action, signals) and keep the tape."""
+        policy_action, network, params, action, signals = args
+        losses, ctx.tape = _forward(network, params, action, policy_action, signals)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,  # noqa: ANN401
+        *grad_outputs: Any,  # noqa: ANN401
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradient in the policy's actions."""
+        return _adjoint(ctx.tape, grad_outputs[0]), None, None, None, None
+
+
+def fused_losses(
+    network: ObjectiveNetwork,
+    params: Float[Tensor, " param"],
+    action: Float[Tensor, "batch time act"],
+    policy_action: Float[Tensor, "batch time act"],
+    signals: ObjectiveSignals,
+) -> Float[Tensor, "batch time"]:
+    """Return ℓ, differentiable once and in `policy_action` only (a real policy update)."""
+    losses = _FusedLosses.apply(policy_action, network, params, action, signals)
+    return cast(Tensor, losses)
