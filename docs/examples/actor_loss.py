@@ -2,9 +2,9 @@
 
     python docs/examples/actor_loss.py runs/demo/objective.safetensors --episodes 40
 
-Everything but the actor's loss is ordinary: torch modules, a Gymnasium environment, a critic trained
-by temporal differences on whole episodes. Swap in your own loop; the objective only wants windows of
-actions, rewards and values.
+Everything but the actor's loss is ordinary: torch modules, a Gymnasium environment, a critic
+trained by temporal differences. Swap in your own loop; the objective only wants windows of actions,
+rewards and values.
 """
 
 import argparse

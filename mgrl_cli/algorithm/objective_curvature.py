@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mgrl_cli.algorithm.fused_objective import (
+from mgrl_cli.algorithm.fused.objective import (
     loss_and_action_gradient,
     mixed_gradient,
     supports,

@@ -85,7 +85,7 @@ class ObjectiveNetwork:
 
         Args:
             shape: the architecture; None for the paper's.
-            compiled: let agents use `fused_objective`'s kernels in its place, where these can.
+            compiled: let agents use the kernels of `fused` in its place, where these can.
                 Calling the network itself is always plain torch, differentiable to any order.
         """
         self.shape = shape or ObjectiveShape()

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mgrl_cli.algorithm.batches import Windows, masked_mean
-from mgrl_cli.algorithm.fused_objective import fused_losses, supports
+from mgrl_cli.algorithm.fused.objective import fused_losses, supports
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
 
 

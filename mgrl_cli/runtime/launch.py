@@ -16,7 +16,7 @@ from mgrl_cli.agents.population import (
     objective_shape,
 )
 from mgrl_cli.agents.streams import random_stream
-from mgrl_cli.algorithm import fused_objective
+from mgrl_cli.algorithm.fused import objective as fused_objective
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.config import RunConfig
 from mgrl_cli.objective_file import LearnedObjective

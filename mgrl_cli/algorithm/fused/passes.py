@@ -12,15 +12,15 @@ from typing import NamedTuple, no_type_check
 
 from numba import njit
 
-from mgrl_cli.algorithm.fused_action import (
+from mgrl_cli.algorithm.fused.action import (
     action_adjoint,
     action_forward,
     action_mixed,
     action_tangent,
     vector,
 )
-from mgrl_cli.algorithm.fused_head import head_adjoint, head_forward, head_mixed, head_tangent
-from mgrl_cli.algorithm.fused_kernels import (
+from mgrl_cli.algorithm.fused.head import head_adjoint, head_forward, head_mixed, head_tangent
+from mgrl_cli.algorithm.fused.kernels import (
     BLOCK,
     STATE,
     TILE_STEPS,
@@ -31,8 +31,8 @@ from mgrl_cli.algorithm.fused_kernels import (
     outer_gates,
     turn,
 )
-from mgrl_cli.algorithm.fused_layers import TURNED
-from mgrl_cli.algorithm.fused_layout import (
+from mgrl_cli.algorithm.fused.layers import TURNED
+from mgrl_cli.algorithm.fused.layout import (
     ACTION_BIAS,
     HEAD,
     HEAD_OUT,
@@ -41,7 +41,7 @@ from mgrl_cli.algorithm.fused_layout import (
     LSTM_STATE,
     SQUARE,
 )
-from mgrl_cli.algorithm.fused_lstm import (
+from mgrl_cli.algorithm.fused.lstm import (
     D_CELL,
     D_CELL_D,
     D_HIDDEN,
@@ -57,8 +57,8 @@ from mgrl_cli.algorithm.fused_lstm import (
     steps_to_tile,
     tile_to_steps,
 )
-from mgrl_cli.algorithm.fused_math import OPTIONS, kernel
-from mgrl_cli.algorithm.fused_signal import signal_forward, signal_mixed
+from mgrl_cli.algorithm.fused.scalar_math import OPTIONS, kernel
+from mgrl_cli.algorithm.fused.signals import signal_forward, signal_mixed
 
 
 @kernel

@@ -14,7 +14,7 @@ This module knows tiles only; the network is elsewhere. It needs numba (the extr
 
 from typing import no_type_check
 
-from mgrl_cli.algorithm.fused_math import kernel
+from mgrl_cli.algorithm.fused.scalar_math import kernel
 
 WIDTH = 32
 LANES = 16

@@ -8,7 +8,7 @@ write, candidate, keep, read. Window group g is one call: groups share nothing b
 
 from typing import no_type_check
 
-from mgrl_cli.algorithm.fused_kernels import (
+from mgrl_cli.algorithm.fused.kernels import (
     BLOCK,
     LANES,
     STATE,
@@ -20,7 +20,7 @@ from mgrl_cli.algorithm.fused_kernels import (
     apply_state_turned,
     fill_rows,
 )
-from mgrl_cli.algorithm.fused_math import kernel, sigmoid, tanh
+from mgrl_cli.algorithm.fused.scalar_math import kernel, sigmoid, tanh
 
 GATES = 4 * WIDTH
 # Offsets of the gates in a step's gate record.

@@ -9,8 +9,8 @@ hand; `tests/algorithm/test_fused_objective.py` holds them against autograd.
 from math import sqrt
 from typing import no_type_check
 
-from mgrl_cli.algorithm.fused_kernels import BLOCK, TILE, WIDTH
-from mgrl_cli.algorithm.fused_math import kernel
+from mgrl_cli.algorithm.fused.kernels import BLOCK, TILE, WIDTH
+from mgrl_cli.algorithm.fused.scalar_math import kernel
 from mgrl_cli.algorithm.parameters import LAYER_NORM_EPSILON
 
 _HALF = WIDTH // 2

@@ -1,6 +1,6 @@
 """Memory of the fused objective: the arrays of one evaluation and the packing of batches into them.
 
-Imports no numba: the compiled kernels read these arrays by name, `fused_kernels` explains tiles.
+Imports no numba: the compiled kernels read these arrays by name, `kernels` explains tiles.
 """
 
 import threading

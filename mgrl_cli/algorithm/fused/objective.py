@@ -1,7 +1,7 @@
 """The learned objective and its second derivatives as compiled CPU kernels, without autograd.
 
 The plain `ObjectiveNetwork` dispatches thousands of tiny torch operations for one meta-gradient.
-Here the same numbers come from three compiled passes over packed tiles (`fused_passes`), one
+Here the same numbers come from three compiled passes over packed tiles (`passes`), one
 thread, float32 or float64. numba, the extra "fast", is imported at the first use; where it is
 missing or `supports` says no, the plain path stays. This module knows nothing of policies.
 
@@ -22,14 +22,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mgrl_cli.algorithm.fused_tape import Tape
+from mgrl_cli.algorithm.fused.tape import Tape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
 
 if TYPE_CHECKING:
-    from mgrl_cli.algorithm.fused_passes import Passes
+    from mgrl_cli.algorithm.fused.passes import Passes
 
 _WIDTH, _SIGNALS, _TILE = 32, 8, 64
-# Slots of the kernels' arrays, as in `fused_layout`, which only numba can import.
+# Slots of the kernels' arrays, as in `layout`, which only numba can import.
 _REPLAYED, _CHOSEN, _CHOSEN_D, _D_CHOSEN = range(4)
 _SQUASHED, _WEIGHT = range(2)
 
@@ -57,14 +57,14 @@ def supports(network: ObjectiveNetwork, params: Tensor) -> bool:
 
 @cache
 def _passes() -> "Passes":
-    from mgrl_cli.algorithm.fused_passes import compile_passes
+    from mgrl_cli.algorithm.fused.passes import compile_passes
 
     here = Path(__file__).parent
     # All code that the kernels are made of: their own modules and where they take constants from.
     files = [
-        *sorted(here.glob("fused_*.py")),
-        here / "parameters.py",
-        here / "objective_network.py",
+        *sorted(here.glob("*.py")),
+        here.parent / "parameters.py",
+        here.parent / "objective_network.py",
     ]
     source = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return compile_passes(source)

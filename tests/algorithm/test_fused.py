@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgrl_cli.algorithm.fused_objective import (
+from mgrl_cli.algorithm.fused.objective import (
     fused_losses,
     is_available,
     loss_and_action_gradient,

@@ -4,8 +4,8 @@
 
 from typing import no_type_check
 
-from mgrl_cli.algorithm.fused_action import square_mixed, vector
-from mgrl_cli.algorithm.fused_kernels import (
+from mgrl_cli.algorithm.fused.action import square_mixed, vector
+from mgrl_cli.algorithm.fused.kernels import (
     BLOCK,
     TILE,
     WIDTH,
@@ -18,9 +18,9 @@ from mgrl_cli.algorithm.fused_kernels import (
     outer_square,
     turn,
 )
-from mgrl_cli.algorithm.fused_layers import DX, DZ, DZD, TURNED, XD, X, activate, through_activation
-from mgrl_cli.algorithm.fused_layout import SIGNAL_1, SIGNAL_2, SIGNAL_OUT, SIGNALS, SQUARE
-from mgrl_cli.algorithm.fused_math import kernel
+from mgrl_cli.algorithm.fused.layers import DX, DZ, DZD, TURNED, XD, X, activate, through_activation
+from mgrl_cli.algorithm.fused.layout import SIGNAL_1, SIGNAL_2, SIGNAL_OUT, SIGNALS, SQUARE
+from mgrl_cli.algorithm.fused.scalar_math import kernel
 
 
 @kernel

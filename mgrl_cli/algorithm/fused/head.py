@@ -4,8 +4,8 @@
 
 from typing import no_type_check
 
-from mgrl_cli.algorithm.fused_action import square_mixed, vector
-from mgrl_cli.algorithm.fused_kernels import (
+from mgrl_cli.algorithm.fused.action import square_mixed, vector
+from mgrl_cli.algorithm.fused.kernels import (
     TILE,
     WIDTH,
     apply_square,
@@ -13,7 +13,7 @@ from mgrl_cli.algorithm.fused_kernels import (
     copy_block,
     fill_rows,
 )
-from mgrl_cli.algorithm.fused_layers import (
+from mgrl_cli.algorithm.fused.layers import (
     DOUT,
     DX,
     DZ,
@@ -32,7 +32,7 @@ from mgrl_cli.algorithm.fused_layers import (
     normalise_again,
     scale_rows,
 )
-from mgrl_cli.algorithm.fused_layout import (
+from mgrl_cli.algorithm.fused.layout import (
     D_OUTPUT,
     HEAD,
     HEAD_OUT,
@@ -41,7 +41,7 @@ from mgrl_cli.algorithm.fused_layout import (
     SQUASHED,
     WEIGHT,
 )
-from mgrl_cli.algorithm.fused_math import kernel, tanh
+from mgrl_cli.algorithm.fused.scalar_math import kernel, tanh
 
 
 @kernel

@@ -2,8 +2,8 @@
 
 from math import prod
 
-from mgrl_cli.algorithm.fused_kernels import WIDTH
-from mgrl_cli.algorithm.fused_lstm import GATES
+from mgrl_cli.algorithm.fused.kernels import WIDTH
+from mgrl_cli.algorithm.fused.lstm import GATES
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 
 SIGNALS = 8

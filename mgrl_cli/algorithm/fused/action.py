@@ -7,7 +7,7 @@ Parameters come as the flat α. Within a layer the order is weight, bias, gain, 
 
 from typing import no_type_check
 
-from mgrl_cli.algorithm.fused_kernels import (
+from mgrl_cli.algorithm.fused.kernels import (
     BLOCK,
     TILE,
     WIDTH,
@@ -18,7 +18,7 @@ from mgrl_cli.algorithm.fused_kernels import (
     outer_square,
     turn,
 )
-from mgrl_cli.algorithm.fused_layers import (
+from mgrl_cli.algorithm.fused.layers import (
     DOUT,
     DX,
     DZ,
@@ -40,7 +40,7 @@ from mgrl_cli.algorithm.fused_layers import (
     normalise_again,
     scale_rows,
 )
-from mgrl_cli.algorithm.fused_layout import (
+from mgrl_cli.algorithm.fused.layout import (
     ACTION,
     ACTION_BIAS,
     CHOSEN,
@@ -49,7 +49,7 @@ from mgrl_cli.algorithm.fused_layout import (
     REPLAYED,
     SQUARE,
 )
-from mgrl_cli.algorithm.fused_math import kernel
+from mgrl_cli.algorithm.fused.scalar_math import kernel
 
 
 @kernel
