@@ -50,7 +50,7 @@ class EnvConfig(_Section):
 class PolicyConfig(_Section):
     """The deterministic policy π_φ."""
 
-    hidden: PositiveInt = 350
+    hidden: Annotated[int, Field(ge=1, le=16_384)] = 350
     """Units of each of the two hidden layers."""
     learning_rate: LearningRate = 1e-3
     """Adam step size."""
@@ -65,7 +65,7 @@ class PolicyConfig(_Section):
 class CriticConfig(_Section):
     """The twin critics Q_θ (TD3)."""
 
-    hidden: PositiveInt = 350
+    hidden: Annotated[int, Field(ge=1, le=16_384)] = 350
     """Units of each of the two hidden layers."""
     learning_rate: LearningRate = 1e-3
     """Adam step size; critic gradients are not clipped."""
@@ -88,7 +88,7 @@ class CriticConfig(_Section):
 class WindowConfig(_Section):
     """Batches of windows drawn from replay."""
 
-    batch: PositiveInt = 100
+    batch: Annotated[int, Field(ge=1, le=10**6)] = 100
     """B, windows per batch."""
     steps: Annotated[int, Field(ge=2, le=1000)] = 20
     """T, steps per window."""
@@ -183,7 +183,7 @@ class RunConfig(_Section):
     """Env steps per agent."""
     envs: Annotated[list[EnvConfig], Field(min_length=1)]
     agents: Annotated[int, Field(ge=1, le=_LARGEST_POPULATION)] = 20
-    """Meta-train: population size. Meta-test: set to rules × seeds."""
+    """Population size; in a meta-test rules × seeds."""
     rules: Annotated[list[Rule], Field(min_length=1)] = ["learned"]
     """Meta-test: what is compared, the same seeds for each."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -203,6 +203,8 @@ class RunConfig(_Section):
         counted = sum(env.agents for env in self.envs)
         if counted > _LARGEST_POPULATION:
             raise ValueError(f"envs make {counted} agents, expected at most {_LARGEST_POPULATION}")
+        if self.kind == "meta-test" and len(self.envs) != 1:
+            raise ValueError(f"a meta-test takes one environment, got {len(self.envs)}")
         if self.kind == "meta-train" and counted == 0 and self.agents < len(self.envs):
             raise ValueError(
                 f"agents={self.agents} for {len(self.envs)} environments: every environment needs "
@@ -210,6 +212,8 @@ class RunConfig(_Section):
             )
         if self.kind == "meta-train" and counted and any(env.agents == 0 for env in self.envs):
             raise ValueError("give a number of agents for every environment or for none")
+        if self.kind == "meta-train" and counted and counted != self.agents:
+            raise ValueError(f"agents={self.agents} contradicts envs, which make {counted}")
         return self
 
     @property

@@ -54,7 +54,7 @@ class ObjectiveMetadata(BaseModel):
     terminal_value: Literal["zero", "mean"] = "zero"
     padding_first: bool = False
     window_steps: Annotated[int, Field(ge=1, le=10**6)]
-    """T in training; also the unit of the time input."""
+    """T in training: use windows of this length, since the time input is t over their length."""
     window_batch: Annotated[int, Field(ge=1, le=10**6)]
     inner_step: Literal["sum", "unit"]
     inner_step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -95,7 +95,7 @@ def resolve_config(
     _merge(settings, base or {})
     try:
         if config_file is not None:
-            _merge(settings, _read_toml(config_file))
+            _merge(settings, _without_provenance(_read_toml(config_file)))
         for assignment in assignments:
             _merge(settings, _parse_assignment(assignment))
     except RecursionError as error:
@@ -109,7 +109,25 @@ def resolve_config(
                 "the command decides the kind, --preset the preset"
             )
     _merge(settings, {key: value for key, value in options.items() if value is not None})
+    _settle_agents(settings, is_free=options.get("agents") is None)
     return validate_config(settings)
+
+
+def _settle_agents(settings: dict[str, Any], *, is_free: bool) -> None:
+    """Derive the number of agents where rules and seeds, or the environments' counts, decide it.
+
+    What does not have the right type is left for the validation to name.
+    """
+    if settings["kind"] == "meta-test":
+        rules, seeds = settings.get("rules", ["learned"]), settings.get("seeds", 1)
+        if isinstance(rules, list) and isinstance(seeds, int):
+            settings["agents"] = max(1, len(rules) * seeds)
+        return
+    envs = settings.get("envs")
+    if is_free and isinstance(envs, list) and all(isinstance(env, dict) for env in envs):
+        counts = [env.get("agents", 0) for env in envs]
+        if all(isinstance(count, int) for count in counts) and sum(counts) > 0:
+            settings["agents"] = sum(counts)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -121,6 +139,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise FileError(f"cannot read configuration file '{path}': {error}") from error
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise UsageError(f"configuration file '{path}' is not TOML: {error}") from error
+
+
+def _without_provenance(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file; a run's own config.toml can be used again for another run."""
+    if "provenance" not in document:
+        return document
+    own = ("provenance", "kind", "preset")
+    return {key: value for key, value in document.items() if key not in own}
 
 
 def _parse_assignment(assignment: str) -> dict[str, Any]:

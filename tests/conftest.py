@@ -12,6 +12,14 @@ import psutil
 import pytest
 
 
+def pytest_sessionstart() -> None:
+    """Compile the objective's kernels before any test's clock runs: a minute on a new machine."""
+    from mgrl_cli.algorithm.fused.objective import prepare
+    from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+
+    prepare(ObjectiveNetwork(compiled=True))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -34,8 +34,8 @@ def refusal(**settings: object) -> str:
         ("policy", "clip_norm", float("nan"), "finite"),
         ("policy", "pre_activation_limit", float("inf"), "finite"),
         ("policy", "hidden", 0, "greater than or equal to 1"),
-        ("policy", "hidden", 10**10, "less than or equal to 1000000000"),
-        ("policy", "hidden", 10**400, "less than or equal to 1000000000"),
+        ("policy", "hidden", 10**10, "less than or equal to 16384"),
+        ("policy", "hidden", 10**400, "less than or equal to 16384"),
         ("policy", "hidden", True, "valid integer"),
         ("policy", "hidden", "64", "valid integer"),
         ("policy", "hidden", 64.5, "valid integer"),
@@ -184,7 +184,9 @@ def test_agent_i_is_on_environment_i_mod_e() -> None:
 
 
 def test_counts_give_each_environment_its_agents_in_order() -> None:
-    population = config(envs=[{"id": "a", "agents": 1}, {"id": "b", "agents": 3}])
+    envs = [{"id": "a", "agents": 1}, {"id": "b", "agents": 3}]
+    assert "agents=2 contradicts envs, which make 4" in refusal(agents=2, envs=envs)
+    population = config(agents=4, envs=envs)
     assert "".join(population.environment_of(i).id for i in range(4)) == "abbb"
 
 

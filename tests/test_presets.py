@@ -8,6 +8,8 @@ import pytest
 from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import FileError, UsageError
 from mgrl_cli.presets import META_TEST_STEPS, PRESETS, resolve_config
+from mgrl_cli.run_dir.layout import RunDirectory
+from mgrl_cli.run_dir.settings import write_settings
 
 
 def resolve(*assignments: str, **arguments: Any) -> RunConfig:
@@ -173,6 +175,8 @@ def test_an_unknown_preset_gets_a_suggestion() -> None:
     "envs", [["pendulum"], ["lunar", "cheetah"], ["module:Anything-v0", "hopper"]]
 )
 def test_a_preset_fits_any_environments(kind: str, preset: str, envs: list[str]) -> None:
+    if kind == "meta-test":
+        envs = envs[-1:]
     config = resolve(kind=kind, preset=preset, options={"envs": [{"id": env} for env in envs]})
     assert (config.kind, config.preset) == (kind, preset)
     assert [env.id for env in config.envs] == envs
@@ -241,3 +245,24 @@ def test_smoke_is_far_smaller_than_laptop_and_laptop_than_paper() -> None:
         assert smaller.steps * smaller.agents * 5 < bigger.steps * bigger.agents
         assert smaller.policy.hidden < bigger.policy.hidden
         assert smaller.windows.batch < bigger.windows.batch
+
+
+def test_counts_in_a_file_decide_the_population(tmp_path: Path) -> None:
+    file = tmp_path / "population.toml"
+    file.write_text(
+        '[[envs]]\nid = "hopper"\nagents = 3\n[[envs]]\nid = "lunar"\nagents = 2\n', "utf-8"
+    )
+    assert resolve(config_file=file, options={}).agents == 5
+
+
+def test_a_meta_test_has_an_agent_for_every_rule_and_seed() -> None:
+    options = {"envs": [{"id": "hopper"}], "rules": ["learned", "ddpg"], "seeds": 3}
+    assert resolve(kind="meta-test", options=options).agents == 6
+
+
+def test_a_run_s_own_settings_can_be_used_for_another_run(tmp_path: Path) -> None:
+    config = resolve(preset="smoke", options={"envs": [{"id": "hopper"}], "seed": 7})
+    run = RunDirectory(tmp_path)
+    write_settings(run, config)
+    again = resolve(kind="meta-train", preset="laptop", config_file=run.config, options={})
+    assert again == config.model_copy(update={"preset": "laptop"})

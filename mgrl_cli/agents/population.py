@@ -39,7 +39,6 @@ def agent_specs(config: RunConfig) -> list[AgentSpec]:
             for rule_number, rule in enumerate(config.rules)
             for seed_index in range(config.seeds)
         ]
-    count = sum(env.agents for env in config.envs) or config.agents
     return [
         AgentSpec(
             agent_id=agent_id,
@@ -47,9 +46,9 @@ def agent_specs(config: RunConfig) -> list[AgentSpec]:
             rule="learned",
             seed_index=agent_id,
             # Lives end evenly spread over the population, so that all ages meet the objective.
-            first_life_steps=-(-config.meta.lifetime * (agent_id + 1) // count),
+            first_life_steps=-(-config.meta.lifetime * (agent_id + 1) // config.agents),
         )
-        for agent_id in range(count)
+        for agent_id in range(config.agents)
     ]
 
 

@@ -186,6 +186,7 @@ def _hessian_vector(
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(phi, direction)
         actions, tangent = forward_ad.unpack_dual(problem.policy(dual, step.windows.obs[:, :-1]))
+        assert tangent is not None  # phi carries a direction
         total = torch.sum(action_part * actions) + torch.sum(
             step.curvature.action_gradient * tangent
         )

@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 
 def meta_test(
     *,
-    env: Annotated[str, typer.Option("--env", help="Test environment. Names: mgrl envs.")],
+    env: Annotated[
+        str | None,
+        typer.Option("--env", help="Test environment (names: mgrl envs), or one in --config."),
+    ] = None,
     objective: Annotated[
         str | None,
         typer.Option("--objective", help="Objective file or run [the newest run in RUNS_DIR]."),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Fresh agents per rule.")] = 3,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Fresh agents per rule [3].")] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -84,14 +87,13 @@ def meta_test(
     settings = resolve_config(
         kind="meta-test",
         preset=preset,
-        base={"windows": {"steps": learned.metadata.window_steps}},
+        base={"seeds": 3, "windows": {"steps": learned.metadata.window_steps}},
         config_file=config,
         assignments=assignments or (),
         options={
-            "envs": [{"id": env}],
+            "envs": [{"id": env}] if env is not None else None,
             "rules": rules,
             "seeds": seeds,
-            "agents": len(rules) * max(seeds, 1),
             "steps": steps,
             "seed": seed,
         },
@@ -107,12 +109,14 @@ def meta_test(
         typer.echo(dumps(scores_document(directory, scores)))
     else:
         _print_table(directory, scores)
-    _plot(directory, env)
+    _plot(directory, settings.envs[0].id)
 
 
-def _rules(against: str | None) -> list[str]:
-    """Return the learned objective and what it is compared with."""
-    rules = ["learned", *(split_list(against, "--against") if against is not None else [])]
+def _rules(against: str | None) -> list[str] | None:
+    """Return the learned objective and what it is compared with; None leaves it to --config."""
+    if against is None:
+        return None
+    rules = ["learned", *split_list(against, "--against")]
     for rule in rules:
         if rule not in RULES:
             raise UsageError(

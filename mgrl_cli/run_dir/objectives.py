@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mgrl_cli.errors import FileError
+from mgrl_cli.errors import FileError, MgrlError
 from mgrl_cli.run_dir.atomic import explain_os_error
 from mgrl_cli.run_dir.layout import RunDirectory, find_run, is_run_directory
 from mgrl_cli.run_dir.settings import read_settings
@@ -34,14 +34,20 @@ def find_objective(wanted: str | None, runs_dir: Path) -> Path:
 
 def _newest_objective(runs_dir: Path) -> Path:
     runs = [RunDirectory(path) for path in runs_dir.glob("*") if is_run_directory(path)]
-    objectives = [
-        run.objective
-        for run in runs
-        if run.objective.is_file() and read_settings(run).kind == "meta-train"
-    ]
+    objectives = [run.objective for run in runs if _is_meta_training(run)]
     if not objectives:
         raise FileError(
             f"no objective: no meta-training run in '{runs_dir}'; "
             "make one with mgrl meta-train, or name one with --objective"
         )
     return max(objectives, key=lambda path: path.stat().st_mtime)
+
+
+def _is_meta_training(run: RunDirectory) -> bool:
+    """Return whether a run is a readable meta-training with an objective."""
+    if not run.objective.is_file():
+        return False
+    try:
+        return read_settings(run).kind == "meta-train"
+    except MgrlError:  # somebody else's directory must not stand in the way
+        return False

@@ -111,7 +111,7 @@ def test_a_test_without_an_evaluation_says_so(run, objective: Path, tmp_path: Pa
 
 
 REFUSED = {
-    "no environment": ([], 2, "Missing option '--env'"),
+    "no environment": ([], 2, "'envs' is missing; give it as an option"),
     "unknown environment": (["--env", "hoper"], 2, "Did you mean 'hopper'? List them: mgrl envs"),
     "two environments": (["--env", "pendulum,cartpole"], 2, "'pendulum,cartpole'"),
     "discrete actions": (["--env", "CartPole-v1"], 2, "got action space Discrete(2)"),
