@@ -5,7 +5,6 @@ Knows figures and the columns it is given; knows nothing of how replay is stored
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mgrl_cli.errors import StorageError, UsageError
+from mgrl_cli.errors import UsageError
 from mgrl_cli.plots.aggregate import Curve, curve_of, running_mean
+from mgrl_cli.plots.data import write_table
 from mgrl_cli.plots.drawing import add_caption, draw_strong, draw_thin
 from mgrl_cli.plots.style import (
     PAGE_WIDTH,
@@ -120,7 +120,8 @@ def plot_buffer(agents: Sequence[ReplayColumns], path: Path) -> tuple[Path, Path
         )
         save_figure(figure, path)
     csv_path = path.with_suffix(".csv")
-    _write_csv([row for agent in agents for row in _data_rows(agent)], csv_path)
+    rows = [row for agent in agents for row in _data_rows(agent)]
+    write_table(DataRow._fields, rows, csv_path)
     return path, csv_path
 
 
@@ -189,14 +190,3 @@ def _data_rows(agent: ReplayColumns) -> Iterator[DataRow]:
         yield DataRow(
             "observation", agent.agent, agent.environment, dimension, obs.mean, obs.low, obs.high
         )
-
-
-def _write_csv(rows: Sequence[DataRow], path: Path) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(DataRow._fields)
-            writer.writerows(["" if cell != cell else cell for cell in row] for row in rows)
-    except OSError as error:
-        message = f"Cannot write {path}: {error.strerror}. Free space or choose another place"
-        raise StorageError(message) from error

@@ -7,14 +7,22 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 from mgrl_cli.errors import StorageError
-from mgrl_cli.run_dir.metrics import (
-    EvaluationRow,
-    PopulationRow,
-)
+from mgrl_cli.run_dir.atomic import explain_os_error
+from mgrl_cli.run_dir.metrics import EvaluationRow, PopulationRow
 
 
 def write_csv(rows: Sequence[EvaluationRow] | Sequence[PopulationRow], path: Path) -> None:
-    """Write `rows` with a header; NaN is an empty cell, floats read back exactly.
+    """Write records with their fields' names as header.
+
+    Raises:
+        StorageError: the system refuses to write.
+    """
+    header = [field.name for field in fields(rows[0])] if rows else []
+    write_table(header, [astuple(row) for row in rows], path)
+
+
+def write_table(header: Sequence[str], rows: Sequence[Sequence[object]], path: Path) -> None:
+    """Write a table; NaN is an empty cell, floats read back exactly.
 
     Raises:
         StorageError: the system refuses to write.
@@ -23,12 +31,11 @@ def write_csv(rows: Sequence[EvaluationRow] | Sequence[PopulationRow], path: Pat
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            if rows:
-                writer.writerow([field.name for field in fields(rows[0])])
-            writer.writerows([_cell(value) for value in astuple(row)] for row in rows)
+            if header:
+                writer.writerow(header)
+            writer.writerows([_cell(value) for value in row] for row in rows)
     except OSError as error:
-        message = f"Cannot write {path}: {error.strerror}. Free space or choose another place"
-        raise StorageError(message) from error
+        raise StorageError(explain_os_error(error, f"write '{path}'")) from error
 
 
 def _cell(value: object) -> object:

@@ -30,5 +30,5 @@ def test_csv_reads_back_as_the_rows(
 
 
 def test_write_error_is_told_in_one_line(tmp_path: Path, evaluations: list[EvaluationRow]):
-    with pytest.raises(StorageError, match="Cannot write"):
+    with pytest.raises(StorageError, match="cannot write"):
         write_csv(evaluations, tmp_path)
