@@ -1,5 +1,6 @@
 """The compiled objective against the plain one, in every number that training uses."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from mgrl_cli.algorithm.fused.objective import (
     mixed_gradient,
     supports,
 )
+from mgrl_cli.algorithm.meta_gradient import VirtualStep, meta_gradient
 from mgrl_cli.algorithm.objective_network import (
     ObjectiveNetwork,
     ObjectiveShape,
     ObjectiveSignals,
 )
+from tests.algorithm.problems import meta_setup
 
 pytestmark = [
     pytest.mark.skipif(not is_available(), reason="numba, the extra 'fast', is not installed"),
@@ -154,3 +157,17 @@ def test_other_widths_are_left_to_the_plain_path() -> None:
     assert not supports(narrow, torch.zeros(narrow.layout.size))
     assert supports(ObjectiveNetwork(compiled=True), torch.zeros(15_497))
     assert not supports(ObjectiveNetwork(), torch.zeros(15_497))
+
+
+@pytest.mark.parametrize("kind", ["sum", "unit"])
+@pytest.mark.parametrize("inner_steps", [1, 2])
+def test_meta_gradient_is_the_same_with_and_without_kernels(
+    rng: np.random.Generator, inner_steps: int, kind: Any
+) -> None:
+    setup = meta_setup(rng, VirtualStep(size=1e-3, kind=kind), inner_steps=inner_steps)
+    plain = meta_gradient(*setup)
+    compiled = replace(setup.problem, objective=ObjectiveNetwork(compiled=True))
+    assert supports(compiled.objective, setup.alpha)
+    fused = meta_gradient(compiled, *setup[1:])
+    torch.testing.assert_close(fused.gradient, plain.gradient, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(fused.virtual_policy, plain.virtual_policy, rtol=1e-11, atol=1e-13)
