@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## meta-train, meta-test on an unseen task, look at the replay; can be run again
 	rm -rf runs/demo runs/demo-hopper runs/demo-plots
 	$(BIN)/mgrl meta-train --envs lunar,cheetah --preset $(DEMO_PRESET) --runs-dir runs --run demo
-	$(BIN)/mgrl meta-test --env hopper --objective demo --preset $(DEMO_PRESET) \
+	$(BIN)/mgrl meta-test --env hopper --objective demo --against ddpg,reinforce --preset $(DEMO_PRESET) \
 		--runs-dir runs --run demo-hopper
 	mkdir -p runs/demo-plots
 	$(BIN)/mgrl inspect runs/demo/buffer.zarr --plot runs/demo-plots/buffer.png
