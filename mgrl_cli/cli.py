@@ -126,7 +126,7 @@ def _describe(error: Exception) -> tuple[int, str]:
         where = f" ({error.filename})" if error.filename else ""
         return STORAGE_REFUSED, (
             f"cannot read or write: {error.strerror}{where}. "
-            "Check free space and permissions (mgrl doctor), then run the command again"
+            "Check free space and permissions, then run the command again"
         )
     environment_code = _environment_exit_code(error)
     if environment_code is not None:

@@ -203,6 +203,13 @@ class RunConfig(_Section):
         counted = sum(env.agents for env in self.envs)
         if counted > _LARGEST_POPULATION:
             raise ValueError(f"envs make {counted} agents, expected at most {_LARGEST_POPULATION}")
+        if len(set(self.rules)) < len(self.rules):
+            raise ValueError(f"rules {self.rules} name one twice, expected each once")
+        if self.schedule.policy_interval > self.schedule.round_steps:
+            raise ValueError(
+                f"schedule.policy_interval={self.schedule.policy_interval} is longer than a round, "
+                f"expected at most schedule.round_steps={self.schedule.round_steps}"
+            )
         if self.kind == "meta-test" and len(self.envs) != 1:
             raise ValueError(f"a meta-test takes one environment, got {len(self.envs)}")
         if self.kind == "meta-train" and counted == 0 and self.agents < len(self.envs):

@@ -59,7 +59,7 @@ class ObjectiveMetadata(BaseModel):
     inner_step: Literal["sum", "unit"]
     inner_step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     environments: tuple[str, ...]
-    """Gymnasium ids it was trained on."""
+    """What it was trained on, as named in the run: aliases (`mgrl envs`) or Gymnasium ids."""
     steps_per_agent: Annotated[int, Field(ge=0)]
     """Env steps each agent had made."""
     agents: Annotated[int, Field(ge=0)]

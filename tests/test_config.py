@@ -167,6 +167,10 @@ def test_counts_of_agents_cannot_ask_for_a_population_beyond_the_limit(kind: str
     assert "4097 agents, expected at most 4096" in refusal(kind=kind, envs=envs)
 
 
+def test_each_rule_is_named_once() -> None:
+    assert "ddpg" in refusal(kind="meta-test", rules=["ddpg", "learned", "ddpg"])
+
+
 def test_every_environment_needs_an_agent() -> None:
     envs = [{"id": "a"}, {"id": "b"}, {"id": "c"}]
     assert "agents=2 for 3 environments" in refusal(agents=2, envs=envs)
@@ -203,3 +207,8 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 
 def test_the_rules_are_those_of_the_documentation() -> None:
     assert RULES == ("learned", "ddpg", "reinforce", "untrained")
+
+
+def test_every_round_holds_a_policy_update() -> None:
+    message = refusal(schedule={"round_steps": 10, "policy_interval": 11})
+    assert "schedule.policy_interval=11 is longer than a round" in message

@@ -4,7 +4,7 @@ The runtime decides when an agent plays, learns and is evaluated; an agent knows
 processes, files or other agents.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from envs.control import ControlEnvironment
 from envs.registry import make
+from mgrl_cli.agents.counters import Counters
 from mgrl_cli.agents.episodes import play_episode, play_noise_free
 from mgrl_cli.agents.learner import Learner
 from mgrl_cli.agents.population import AgentSpec
@@ -35,20 +36,6 @@ from mgrl_cli.telemetry import AgentState
 
 _DIAGNOSTICS_INTERVAL = 20
 """Meta-steps between measurements of gain and cosine, which cost extra passes."""
-
-
-@final
-@dataclass
-class _Counters:
-    env_steps: int = 0
-    episodes: int = 0
-    updates: int = 0
-    life: int = 0
-    life_start: int = 0
-    """Env step at which the present life began."""
-    evaluations: int = 0
-    returns: list[float] = field(default_factory=list[float])
-    """Returns of all training episodes, newest last."""
 
 
 @final
@@ -87,8 +74,9 @@ class Agent:
         sizes = (self.environment.obs_size, self.environment.act_size)
         self.learner = Learner(config, *sizes, self._streams["networks"])
         self.replay = ReplayRing(config.replay.capacity, *sizes)
-        self.counters = _Counters()
+        self.counters = Counters()
         self.statistics = RoundStatistics()
+        self.round_index = 0
         self.new_episodes: list[Episode] = []
         """Episodes played since the runtime last took them to the log."""
         self._objective = self._make_objective()
@@ -166,20 +154,26 @@ class Agent:
             self.learner.renew_critic(self._streams["networks"])
             self.replay.clear()
 
-    def play(self, target_env_steps: int, objective_version: int) -> None:
+    def play(
+        self,
+        target_env_steps: int,
+        objective_version: int,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Play whole episodes until `env_steps` reaches the target; one that overshot may rest.
 
         Args:
             target_env_steps: over the whole run, not this life.
             objective_version: meta-steps applied so far, stored with every step.
+            go_on: asked before every episode.
 
         Raises:
             EnvironmentFailure: the environment raised or returned something not finite.
         """
-        while self.counters.env_steps < target_env_steps:
-            self.play_one_episode(objective_version)
+        while self.counters.env_steps < target_env_steps and go_on():
+            self._play_one_episode(objective_version)
 
-    def play_one_episode(self, objective_version: int) -> None:
+    def _play_one_episode(self, objective_version: int) -> None:
         """Play one episode with exploration noise into replay."""
         random_steps = self._config.exploration.random_steps - self.life_steps
         episode = play_episode(
@@ -252,11 +246,17 @@ class Agent:
         interval = self._config.evaluation.interval
         if not interval or self.counters.env_steps // interval <= self.counters.evaluations:
             return
-        self.counters.evaluations = self.counters.env_steps // interval
-        rng = self._streams["evaluation"]
+        seeds: list[int] = []
+        while self.counters.evaluations < self.counters.env_steps // interval:
+            # A long episode may pass several multiples at once; what was passed over still uses up
+            # its seeds, so that evaluation n plays the same episodes for every rule.
+            seeds = [
+                draw_seed(self._streams["evaluation"])
+                for _ in range(self._config.evaluation.episodes)
+            ]
+            self.counters.evaluations += 1
         returns = [
-            play_noise_free(self._evaluation_environment, self.learner.act, draw_seed(rng))
-            for _ in range(self._config.evaluation.episodes)
+            play_noise_free(self._evaluation_environment, self.learner.act, seed) for seed in seeds
         ]
         self.statistics.add("evaluation", float(np.mean(returns)))
 

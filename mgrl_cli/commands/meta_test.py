@@ -74,11 +74,18 @@ def meta_test(
 
     from mgrl_cli.objective_file import LearnedObjective
     from mgrl_cli.presets import resolve_config
+    from mgrl_cli.run_dir.layout import check_run_name
     from mgrl_cli.run_dir.metrics import evaluation_rows, read_agent_metrics
     from mgrl_cli.run_dir.objectives import find_objective
     from mgrl_cli.run_dir.scores import scores_document, seed_scores, write_scores
+    from mgrl_cli.runtime.launch import (
+        check_environments,
+        check_objective_fits,
+        claim_run,
+        prepare_kernels,
+        settings_of_objective,
+    )
     from mgrl_cli.runtime.launch import meta_test as launch
-    from mgrl_cli.runtime.launch import prepare_kernels, prepare_run
     from mgrl_cli.ui.progress import open_progress
 
     check_device(device)
@@ -87,7 +94,7 @@ def meta_test(
     settings = resolve_config(
         kind="meta-test",
         preset=preset,
-        base={"seeds": 3, "windows": {"steps": learned.metadata.window_steps}},
+        base={"seeds": 3, **settings_of_objective(learned)},
         config_file=config,
         assignments=assignments or (),
         options={
@@ -98,8 +105,11 @@ def meta_test(
             "seed": seed,
         },
     )
-    directory = prepare_run(settings, runs_dir, run)
+    check_objective_fits(settings, learned)
+    check_run_name(runs_dir, run)
+    check_environments(settings)
     prepare_kernels(settings, progress_line(quiet=quiet))
+    directory = claim_run(settings, runs_dir, run)
     with open_progress(quiet=quiet, json=False, console=Console(stderr=True)) as progress:
         launch(settings, directory, learned, progress, workers=workers)
     rows = evaluation_rows(read_agent_metrics(directory.metrics))
@@ -109,7 +119,7 @@ def meta_test(
         typer.echo(dumps(scores_document(directory, scores)))
     else:
         _print_table(directory, scores)
-    _plot(directory, settings.envs[0].id)
+    _plot(directory, f"meta-test {directory.name}")
 
 
 def _rules(against: str | None) -> list[str] | None:
@@ -159,7 +169,7 @@ def _table(scores: "Sequence[SeedScore]") -> "Table":
     return table
 
 
-def _plot(directory: "RunDirectory", env: str) -> None:
+def _plot(directory: "RunDirectory", title: str) -> None:
     """Draw the learning curves where matplotlib is installed; say so where it is not."""
     from importlib.util import find_spec
 
@@ -172,4 +182,4 @@ def _plot(directory: "RunDirectory", env: str) -> None:
 
     rows = evaluation_rows(read_agent_metrics(directory.metrics))
     if rows:
-        plot_learning_curves(rows, directory.path / "curves.png", title=env)
+        plot_learning_curves(rows, directory.path / "curves.png", title=title)

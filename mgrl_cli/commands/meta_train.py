@@ -61,8 +61,9 @@ def meta_train(
     from rich.console import Console
 
     from mgrl_cli.presets import resolve_config
+    from mgrl_cli.run_dir.layout import check_run_name
+    from mgrl_cli.runtime.launch import check_environments, claim_run, prepare_kernels
     from mgrl_cli.runtime.launch import meta_train as launch
-    from mgrl_cli.runtime.launch import prepare_kernels, prepare_run
     from mgrl_cli.ui.progress import open_progress
 
     check_device(device)
@@ -73,8 +74,10 @@ def meta_train(
         assignments=assignments or (),
         options={**_population(envs, agents), "steps": steps, "seed": seed},
     )
-    directory = prepare_run(settings, runs_dir, run)
+    check_run_name(runs_dir, run)
+    check_environments(settings)
     prepare_kernels(settings, progress_line(quiet=quiet))
+    directory = claim_run(settings, runs_dir, run)
     with open_progress(quiet=quiet, json=json, console=Console(stderr=True)) as progress:
         launch(settings, directory, progress, workers=workers)
     if not json:

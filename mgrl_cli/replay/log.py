@@ -282,5 +282,5 @@ def _storage_errors(path: Path) -> Generator[None, None, None]:
         reason = error.strerror or str(error)
         raise StorageError(
             f"Cannot write the replay {path}: {reason} (errno {error.errno}); "
-            "free space or fix permissions, then resume."
+            "free space or fix permissions, then run again."
         ) from error

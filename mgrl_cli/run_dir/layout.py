@@ -77,6 +77,26 @@ class RunDirectory:
         return self.path / "results.json"
 
 
+def check_run_name(runs_dir: Path, name: str | None) -> None:
+    """Refuse a name that cannot be claimed, before anything is spent on the run.
+
+    Raises:
+        UsageError: the name is taken or cannot be a directory name, or the parent is not UTF-8.
+    """
+    if name is not None and not _NAME.fullmatch(name):
+        raise UsageError(
+            f"run name '{name}' is not usable, expected 1-100 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit; choose another --run"
+        )
+    if not str(runs_dir).isprintable():
+        raise UsageError(
+            f"cannot keep runs in {str(runs_dir)!a}, expected a path of printable characters in "
+            "UTF-8; choose another --runs-dir"
+        )
+    if name is not None and (runs_dir / name).exists():
+        raise _taken(runs_dir / name)
+
+
 def create_run_directory(runs_dir: Path, name: str | None, stem: str) -> RunDirectory:
     """Claim a new run directory; an existing one is never overwritten.
 
@@ -89,16 +109,7 @@ def create_run_directory(runs_dir: Path, name: str | None, stem: str) -> RunDire
         UsageError: the name is taken or cannot be a directory name, or the parent is not UTF-8.
         StorageError: the directory cannot be created.
     """
-    if name is not None and not _NAME.fullmatch(name):
-        raise UsageError(
-            f"run name '{name}' is not usable, expected 1-100 letters, digits, '.', '_' or '-', "
-            "beginning with a letter or digit; choose another --run"
-        )
-    if not str(runs_dir).isprintable():
-        raise UsageError(
-            f"cannot keep runs in {str(runs_dir)!a}, expected a path of printable characters in "
-            "UTF-8; choose another --runs-dir"
-        )
+    check_run_name(runs_dir, name)
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         if name is not None:
@@ -119,13 +130,15 @@ def _claim(path: Path) -> RunDirectory:
     try:
         path.mkdir()
     except FileExistsError as error:
-        raise UsageError(
-            f"run '{path}' exists and is never overwritten; choose another --run"
-        ) from error
+        raise _taken(path) from error
     run = RunDirectory(path)
     for directory in (run.metrics, run.logs):
         directory.mkdir()
     return run
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(f"run '{path}' exists and is never overwritten; choose another --run")
 
 
 def is_run_directory(path: Path) -> bool:

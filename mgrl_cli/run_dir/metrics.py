@@ -146,7 +146,7 @@ def _read_lines(path: Path) -> list[Record]:
 
 
 def _parse_line(path: Path, number: int, line: bytes) -> Record:
-    expected = "expected a JSON object. The file is damaged: restore it, or resume the run"
+    expected = "expected a JSON object. The file is damaged: restore it from a copy"
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:

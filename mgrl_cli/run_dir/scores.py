@@ -5,7 +5,6 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
 
 from mgrl_cli.run_dir.atomic import write_atomically
 from mgrl_cli.run_dir.layout import RunDirectory
@@ -60,20 +59,20 @@ def seed_scores(rows: Iterable[EvaluationRow]) -> list[SeedScore]:
 
 def rule_scores(scores: Sequence[SeedScore]) -> list[RuleScore]:
     """Return mean, spread and range of each rule's final scores."""
-    result: list[RuleScore] = []
-    for rule, group in groupby(scores, key=lambda score: score.rule):
-        values = [score.score for score in group]
-        result.append(
-            RuleScore(
-                rule=rule,
-                seeds=len(values),
-                mean=statistics.fmean(values),
-                std=statistics.stdev(values) if len(values) > 1 else math.nan,
-                lowest=min(values),
-                highest=max(values),
-            )
+    by_rule: dict[str, list[float]] = {}
+    for score in scores:
+        by_rule.setdefault(score.rule, []).append(score.score)
+    return [
+        RuleScore(
+            rule=rule,
+            seeds=len(values),
+            mean=statistics.fmean(values),
+            std=statistics.stdev(values) if len(values) > 1 else math.nan,
+            lowest=min(values),
+            highest=max(values),
         )
-    return result
+        for rule, values in by_rule.items()
+    ]
 
 
 def scores_document(run: RunDirectory, scores: Sequence[SeedScore]) -> dict[str, object]:

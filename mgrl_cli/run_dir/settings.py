@@ -13,7 +13,7 @@ from mgrl_cli.run_dir.atomic import write_atomically
 from mgrl_cli.run_dir.layout import RunDirectory
 
 _PROVENANCE = "provenance"
-_PACKAGES = ("mgrl", "torch", "numpy", "gymnasium", "mujoco", "box2d", "zarr")
+_PACKAGES = ("mgrl", "torch", "numpy", "numba", "gymnasium", "mujoco", "box2d", "zarr")
 
 
 def package_versions() -> dict[str, str]:

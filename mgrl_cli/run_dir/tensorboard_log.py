@@ -21,7 +21,7 @@ class TensorBoardLog:
         self._is_available = importlib.util.find_spec("tensorboard") is not None
 
     def add(self, tag: str, row: Mapping[str, object]) -> None:
-        """Write every finite figure of a metrics row as `tag/name` at its env step."""
+        """Write every finite float of a metrics row as `tag/name` at its env step; no counters."""
         if not self._is_available:
             return
         if self._writer is None:

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -13,10 +15,14 @@ from typing import final
 
 import torch.multiprocessing as mp
 
-from mgrl_cli.errors import MgrlError
+from envs.errors import EnvironmentSetupError
+from mgrl_cli.errors import MgrlError, UsageError
 from mgrl_cli.runtime.worker import RoundReport, Worker, WorkerPlan, prepare_torch
 
 _PR_SET_PDEATHSIG = 1
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a run to stop. A terminal sends them to the whole process group, but only the
+coordinator decides what they mean; workers ignore them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,10 @@ class WorkerHandle:
     """The coordinator's end of one worker process."""
 
     def __init__(self, number: int, plan: WorkerPlan) -> None:
-        """Spawn the process. Call from the main thread only: it dies with the calling thread."""
+        """Spawn the process. Call from the main thread only: it dies with the calling thread.
+
+        Hold the stop signals back meanwhile.
+        """
         context = mp.get_context("spawn")
         self.number = number
         self.agent_ids = [spec.agent_id for spec in plan.specs]
@@ -86,9 +95,9 @@ def worker_log(plan: WorkerPlan, number: int) -> Path:
 def _worker_main(plan: WorkerPlan, connection: Connection, log: Path, parent_pid: int) -> None:
     """Run one worker process from start to end."""
     _die_with_parent(parent_pid)
-    # The terminal sends signals to the whole group; only the coordinator decides what they mean.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see `stop_signals_held_back`
     _send_output_to(log)
     os.chdir(plan.run.logs)  # MuJoCo drops its log file into the working directory
     prepare_torch()
@@ -112,7 +121,23 @@ def _failure(error: Exception) -> WorkerFailure:
     sys.stderr.write(details)
     if isinstance(error, MgrlError):
         return WorkerFailure(str(error), error.exit_code, details)
+    if isinstance(error, EnvironmentSetupError):  # the same exit code as in the serial twin
+        return WorkerFailure(str(error), UsageError.exit_code, details)
     return WorkerFailure(f"{type(error).__name__}: {error}", MgrlError.exit_code, details)
+
+
+@contextmanager
+def stop_signals_held_back() -> Generator[None]:
+    """Block the stop signals in this thread; they arrive at the end.
+
+    A process started meanwhile begins with them blocked. It spends seconds on imports before it can
+    ignore them, and a Ctrl-C in that time would kill it.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def start_resource_tracker() -> None:

@@ -23,7 +23,13 @@ from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import DivergedError, Interrupted, MgrlError, WorkerError
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.runtime.board import StatusBoard
-from mgrl_cli.runtime.channel import WorkerFailure, WorkerHandle, start_resource_tracker
+from mgrl_cli.runtime.channel import (
+    STOP_SIGNALS,
+    WorkerFailure,
+    WorkerHandle,
+    start_resource_tracker,
+    stop_signals_held_back,
+)
 from mgrl_cli.runtime.exchange import Exchange
 from mgrl_cli.runtime.recorder import Recorder
 from mgrl_cli.runtime.stop import StopRequest
@@ -97,13 +103,14 @@ class Coordinator:
         """
         with self._signals_ask_to_stop(), self._recorder:
             if self._exchange is not None:
-                self._recorder.save_objective(self._exchange.params, self._exchange.status, 0)
+                self._recorder.save_objective(self._exchange.params, self._exchange.status)
             if self._num_workers == 0:
                 self._run_here()
             else:
                 self._run_in_processes()
             self._progress.update(self._snapshot())
-        if self._signal is not None:
+        is_complete = self._recorder.finished_rounds == self._plan.config.num_rounds
+        if self._signal is not None and not is_complete:
             raise Interrupted(
                 f"{signal.Signals(self._signal).name} ended the run after round "
                 f"{self._recorder.finished_rounds} of {self._plan.config.num_rounds}; "
@@ -143,9 +150,10 @@ class Coordinator:
         with ExitStack() as stack:
             for number in range(self._num_workers):
                 specs = self._plan.specs[number :: self._num_workers]
-                handle = WorkerHandle(number, self._worker_plan(specs))
-                self._handles.append(handle)
-                stack.callback(handle.kill)
+                with stop_signals_held_back():
+                    handle = WorkerHandle(number, self._worker_plan(specs))
+                    self._handles.append(handle)
+                    stack.callback(handle.kill)
             while not all(handle.is_finished for handle in self._handles):
                 self._serve()
                 self._progress.update(self._snapshot())
@@ -185,6 +193,7 @@ class Coordinator:
         if self._exchange is None:
             handle.reply(proceed)
         elif is_round_complete:
+            self._progress.update(self._snapshot())  # of the round's end: nobody plays on yet
             for each in self._handles:
                 each.reply(proceed)
 
@@ -196,7 +205,7 @@ class Coordinator:
         status = self._exchange.status if self._exchange is not None else None
         self._recorder.finish_round(report.round_index, status)
         if self._exchange is not None and status is not None:
-            self._recorder.save_objective(self._exchange.params, status, report.round_index)
+            self._recorder.save_objective(self._exchange.params, status)
             if status.barren_meetings >= _BARREN_MEETINGS_TO_DIVERGE:
                 raise DivergedError(
                     f"no agent has had a finite meta-gradient for {status.barren_meetings} "
@@ -246,7 +255,9 @@ class Coordinator:
             self._signal = number
             self._stop.request()
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = set(STOP_SIGNALS)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: to outlive the terminal
+            numbers.remove(signal.SIGHUP)
         previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {
             number: signal.signal(number, handle) for number in numbers
         }

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -19,33 +20,74 @@ from mgrl_cli.agents.streams import random_stream
 from mgrl_cli.algorithm.fused import objective as fused_objective
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.config import RunConfig
+from mgrl_cli.errors import UsageError
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory
 from mgrl_cli.run_dir.settings import write_settings
 from mgrl_cli.runtime.coordinator import Coordinator, Progress, RunPlan
 
 
-def prepare_run(config: RunConfig, runs_dir: Path, name: str | None) -> RunDirectory:
-    """Make every environment once, then claim the run directory and write its settings.
-
-    Nothing is written where an environment cannot be made.
+def check_environments(config: RunConfig) -> None:
+    """Make every environment once, where nothing can be lost yet.
 
     Raises:
         EnvironmentSetupError: unknown environment, missing extra, unsupported spaces, bad options.
-        UsageError: the run's name is taken or not usable.
-        StorageError: the directory cannot be written.
+        UsageError: an episode could be longer than the replay.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # `module:Name-v0` may name a module of the user's, here
     with quiet_libraries():
         for env in config.envs:
-            make(env.id, env.kwargs, env.randomise).close()
+            made = make(env.id, env.kwargs, env.randomise)
+            made.close()
+            if made.max_episode_steps > config.replay.capacity:
+                raise UsageError(
+                    f"replay.capacity={config.replay.capacity} is less than an episode of "
+                    f"'{env.id}', expected at least {made.max_episode_steps}"
+                )
+
+
+def claim_run(config: RunConfig, runs_dir: Path, name: str | None) -> RunDirectory:
+    """Claim a new run directory and write its settings.
+
+    Raises:
+        UsageError: the run's name is taken or not usable.
+        StorageError: the directory cannot be written.
+    """
     stem = "-".join(env.id.rpartition("/")[2] for env in config.envs)
     if config.kind == "meta-test":
         stem = f"test-{stem}"
     run = create_run_directory(runs_dir, name, stem)
     write_settings(run, config)
     return run
+
+
+def settings_of_objective(objective: LearnedObjective) -> dict[str, Any]:
+    """Return the settings that a frozen objective brings along."""
+    metadata = objective.metadata
+    return {
+        "windows": {"steps": metadata.window_steps},
+        "objective": {
+            "bound": metadata.bound,
+            "terminal_value": metadata.terminal_value,
+            "padding_first": metadata.padding_first,
+        },
+    }
+
+
+def check_objective_fits(config: RunConfig, objective: LearnedObjective) -> None:
+    """Refuse settings that would change what a frozen objective computes.
+
+    Raises:
+        UsageError: a setting differs from the objective's own.
+    """
+    for key, own in settings_of_objective(objective)["objective"].items():
+        given = getattr(config.objective, key)
+        if given != own:
+            raise UsageError(
+                f"objective.{key}={given!r} contradicts the objective, which was trained with "
+                f"{own!r}; leave it out"
+            )
 
 
 def prepare_kernels(config: RunConfig, say: Callable[[str], None]) -> None:

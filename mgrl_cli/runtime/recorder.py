@@ -39,8 +39,9 @@ class Recorder:
         self._num_agents = len(specs)
         self._pending: dict[int, list[MetricsRow]] = {}
         self._event_log = TensorBoardLog(run.tensorboard)
+        self._is_interrupted = False
         self.finished_rounds = 0
-        """Rounds that every agent has completed."""
+        """Rounds that every agent has completed, updates included."""
 
     def __enter__(self) -> Self:
         """Start recording."""
@@ -57,6 +58,7 @@ class Recorder:
             append_row(self._run.agent_metrics(agent_id), {**row, "elapsed_s": elapsed_s})
             self._event_log.add(f"agent-{agent_id:03d}", row)
         self._pending.setdefault(report.round_index, []).extend(report.rows)
+        self._is_interrupted |= report.interrupted
 
     def is_complete(self, round_index: int) -> bool:
         """Return whether every agent has reported the round."""
@@ -65,7 +67,8 @@ class Recorder:
     def finish_round(self, round_index: int, status: ExchangeStatus | None) -> None:
         """Append the population's row of a round that every agent has reported."""
         rows = sorted(self._pending.pop(round_index), key=lambda row: int(str(row["agent_id"])))
-        self.finished_rounds = max(self.finished_rounds, round_index)
+        if not self._is_interrupted:
+            self.finished_rounds = max(self.finished_rounds, round_index)
         population: MetricsRow = {
             "round": round_index,
             "env_steps": sum(int(str(row["env_steps"])) for row in rows),
@@ -82,9 +85,9 @@ class Recorder:
         append_row(self._run.population_metrics, population)
         self._event_log.add("population", population)
 
-    def save_objective(self, params: Tensor, status: ExchangeStatus, round_index: int) -> None:
+    def save_objective(self, params: Tensor, status: ExchangeStatus) -> None:
         """Replace the current objective, and keep a copy every 10 rounds and at the last one."""
-        config = self._config
+        config, rounds = self._config, self.finished_rounds
         metadata = ObjectiveMetadata(
             width=self._shape.width,
             signal_features=self._shape.signal_features,
@@ -96,7 +99,7 @@ class Recorder:
             inner_step=config.meta.inner_step,
             inner_step_size=config.meta.inner_step_size,
             environments=self._environments,
-            steps_per_agent=min(round_index * config.schedule.round_steps, config.steps),
+            steps_per_agent=min(rounds * config.schedule.round_steps, config.steps),
             agents=self._num_agents,
             meta_steps=status.version,
             seed=config.seed,
@@ -104,8 +107,9 @@ class Recorder:
         )
         objective = LearnedObjective(params.clone(), metadata)
         objective.save(self._run.objective)
-        if round_index % _HISTORY_ROUNDS == 0 or round_index == config.num_rounds:
-            objective.save(self._run.objective_at(round_index))
+        is_kept = rounds % _HISTORY_ROUNDS == 0 or rounds == config.num_rounds
+        if is_kept and not self._is_interrupted:
+            objective.save(self._run.objective_at(rounds))
 
 
 def _mean(rows: Sequence[MetricsRow], name: str) -> float | None:

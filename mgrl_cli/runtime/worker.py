@@ -123,9 +123,12 @@ class Worker:
     def _play(self, agent: Agent, target_env_steps: int) -> None:
         exchange = self._plan.exchange
         version = exchange.status.version if exchange is not None else 0
-        while agent.counters.env_steps < target_env_steps and not self._plan.stop.is_requested:
-            self._guarded(agent, lambda: agent.play_one_episode(version))
+
+        def go_on() -> bool:
             self._plan.board.post(agent)
+            return not self._plan.stop.is_requested
+
+        self._guarded(agent, lambda: agent.play(target_env_steps, version, go_on))
 
     def _update(self, update_indices: range, group: Sequence[Agent]) -> bool:
         """Make the round's updates; return True where a stop was agreed on the way."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import mgrl_cli.agents.agent as agent_module
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.population import agent_specs, objective_shape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
@@ -337,3 +338,19 @@ def test_a_round_is_one_row_of_its_own(agent_of) -> None:
     assert agent.metrics_row()["critic_loss"] is None  # nothing learned in this round yet
     later = [float(episode.reward.sum(dtype=np.float64)) for episode in agent.new_episodes[3:]]
     assert agent.metrics_row()["mean_return"] == pytest.approx(np.mean(later))
+
+
+def test_evaluation_n_plays_the_same_episodes_however_it_was_reached(agent_of, monkeypatch) -> None:
+    def seeds_of_evaluation_three(*env_steps: int) -> list[int]:
+        """Return the seeds played when evaluations fall due at these env steps."""
+        agent, played = agent_of("evaluation.interval=100", "evaluation.episodes=2"), []
+        monkeypatch.setattr(
+            agent_module, "play_noise_free", lambda _env, _act, seed: played.append(seed) or 0.0
+        )
+        for steps in env_steps:
+            agent.counters.env_steps = steps
+            agent.evaluate_if_due()
+        return played[-2:]
+
+    assert seeds_of_evaluation_three(100, 200, 300) == seeds_of_evaluation_three(100, 399)
+    assert seeds_of_evaluation_three(100, 200, 300) != seeds_of_evaluation_three(100, 200)

@@ -122,6 +122,12 @@ REFUSED = {
     "negative seeds": (["--seeds", "-1"], 2, "'seeds': "),
     "a billion seeds": (["--seeds", "1000000000"], 2, "got 1000000000"),
     "cuda": (["--device", "cuda"], 2, "'cuda' is not supported yet"),
+    "another terminal value": (
+        ["--set", "objective.terminal_value=mean"],
+        2,
+        "contradicts the objective, which was trained with 'zero'",
+    ),
+    "replay too small": (["--set", "replay.capacity=100"], 2, "expected at least 200"),
     "set": (["--set", "nonsense"], 2, "--set got 'nonsense'"),
     "preset": (["--preset", "smok"], 2, "Did you mean 'smoke'?"),
     "traversal": (["--run", "../x"], 2, "run name '../x' is not usable"),

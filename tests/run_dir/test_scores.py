@@ -81,6 +81,14 @@ def test_nothing_evaluated_gives_no_scores() -> None:
     assert rule_scores([]) == []
 
 
+def test_a_rule_is_one_row_in_whatever_order_its_seeds_come() -> None:
+    mixed = [*rows("learned", 0, 1.0), *rows("ddpg", 0, 5.0), *rows("learned", 1, 3.0)]
+    assert [(score.rule, score.seeds, score.mean) for score in rule_scores(seed_scores(mixed))] == [
+        ("learned", 2, 2.0),
+        ("ddpg", 1, 5.0),
+    ]
+
+
 def test_results_are_one_document_without_nan(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     scores = seed_scores([*CURVES, *rows("untrained", 0, 5.0, training=(math.nan,))])

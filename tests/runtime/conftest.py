@@ -10,7 +10,7 @@ from mgrl_cli.config import RunConfig
 from mgrl_cli.presets import resolve_config
 from mgrl_cli.replay.reader import ReplayReader, agent_groups
 from mgrl_cli.run_dir.layout import RunDirectory
-from mgrl_cli.runtime.launch import meta_train, prepare_run
+from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.telemetry import RunSnapshot
 
 TINY = (
@@ -48,7 +48,7 @@ def tiny_config(envs: tuple[str, ...] = ("pendulum", "cartpole"), **options: obj
 
 
 def run_tiny(config: RunConfig, runs_dir: Path, name: str, *, workers: int) -> RunDirectory:
-    run = prepare_run(config, runs_dir, name)
+    run = claim_run(config, runs_dir, name)
     meta_train(config, run, LastSnapshot(), workers=workers)
     return run
 

@@ -18,16 +18,21 @@ from tests.runtime.conftest import TINY
 LONG_ENOUGH_S = 60.0
 
 
-def start_run(tmp_path: Path) -> tuple[subprocess.Popen[str], RunDirectory]:
-    """Start a run that would take far longer than the test, and wait for its second round."""
+def start_process(tmp_path: Path) -> subprocess.Popen[str]:
+    """Start a run that would take far longer than the test."""
     arguments = [sys.executable, "-m", "mgrl_cli", "meta-train", "--envs", "pendulum,cartpole"]
     arguments += ["--preset", "smoke", "--steps", "1000000", "--runs-dir", str(tmp_path)]
     arguments += ["--run", "run", "--quiet"]
     for setting in TINY:
         arguments += ["--set", setting]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+
+
+def start_run(tmp_path: Path) -> tuple[subprocess.Popen[str], RunDirectory]:
+    """Start a run and wait for its second round."""
+    process = start_process(tmp_path)
     run = RunDirectory(tmp_path / "run")
     deadline = time.monotonic() + LONG_ENOUGH_S
     while not (run.population_metrics.is_file() and run.population_metrics.stat().st_size):
@@ -61,6 +66,25 @@ def test_first_signal_saves_and_ends_with_its_exit_code(
     assert not list(run.path.rglob("*.partial"))
 
 
+def worker_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_a_signal_while_workers_still_import_reaches_only_the_coordinator(tmp_path: Path) -> None:
+    process = start_process(tmp_path)
+    deadline = time.monotonic() + LONG_ENOUGH_S
+    while len(workers := worker_processes(process)) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=LONG_ENOUGH_S)
+    assert process.returncode == 130
+    assert stderr.count("\n") == 1
+    wait_until_gone(workers)
+
+
 def test_workers_die_with_a_killed_coordinator(tmp_path: Path) -> None:
     process, _ = start_run(tmp_path)
     workers = psutil.Process(process.pid).children(recursive=True)
@@ -72,11 +96,7 @@ def test_workers_die_with_a_killed_coordinator(tmp_path: Path) -> None:
 
 def test_killed_worker_ends_the_run_with_one_line(tmp_path: Path) -> None:
     process, run = start_run(tmp_path)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children()
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
+    workers = worker_processes(process)
     workers[0].kill()
     _, stderr = process.communicate(timeout=LONG_ENOUGH_S)
     assert process.returncode == 5
