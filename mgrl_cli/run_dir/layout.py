@@ -82,6 +82,7 @@ def check_run_name(runs_dir: Path, name: str | None) -> None:
 
     Raises:
         UsageError: the name is taken or cannot be a directory name, or the parent is not UTF-8.
+        StorageError: the parent is a file.
     """
     if name is not None and not _NAME.fullmatch(name):
         raise UsageError(
@@ -93,6 +94,8 @@ def check_run_name(runs_dir: Path, name: str | None) -> None:
             f"cannot keep runs in {str(runs_dir)!a}, expected a path of printable characters in "
             "UTF-8; choose another --runs-dir"
         )
+    if runs_dir.exists() and not runs_dir.is_dir():
+        raise StorageError(f"cannot create a run in '{runs_dir}': it is a file, not a directory")
     if name is not None and (runs_dir / name).exists():
         raise _taken(runs_dir / name)
 
