@@ -18,21 +18,33 @@ from tests.runtime.conftest import TINY
 LONG_ENOUGH_S = 60.0
 
 
-def start_process(tmp_path: Path) -> subprocess.Popen[str]:
-    """Start a run that would take far longer than the test."""
+def start_process(
+    tmp_path: Path, hang_up: signal.Handlers = signal.SIG_DFL
+) -> subprocess.Popen[str]:
+    """Start a run that would take far longer than the test.
+
+    Whether a hang-up is ignored is inherited: the tests themselves may run under nohup.
+    """
     arguments = [sys.executable, "-m", "mgrl_cli", "meta-train", "--envs", "pendulum,cartpole"]
     arguments += ["--preset", "smoke", "--steps", "1000000", "--runs-dir", str(tmp_path)]
     arguments += ["--run", "run", "--quiet"]
     for setting in TINY:
         arguments += ["--set", setting]
     return subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hang_up),
     )
 
 
-def start_run(tmp_path: Path) -> tuple[subprocess.Popen[str], RunDirectory]:
+def start_run(
+    tmp_path: Path, hang_up: signal.Handlers = signal.SIG_DFL
+) -> tuple[subprocess.Popen[str], RunDirectory]:
     """Start a run and wait for its second round."""
-    process = start_process(tmp_path)
+    process = start_process(tmp_path, hang_up)
     run = RunDirectory(tmp_path / "run")
     deadline = time.monotonic() + LONG_ENOUGH_S
     while not (run.population_metrics.is_file() and run.population_metrics.stat().st_size):
@@ -64,6 +76,15 @@ def test_first_signal_saves_and_ends_with_its_exit_code(
     LearnedObjective.load(run.objective)
     assert ReplayReader(run.agent_buffer(0)).verify() == []
     assert not list(run.path.rglob("*.partial"))
+
+
+def test_a_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    process, _ = start_run(tmp_path, hang_up=signal.SIG_IGN)
+    os.killpg(process.pid, signal.SIGHUP)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=LONG_ENOUGH_S)
+    assert process.returncode == 143
+    assert "SIGTERM" in stderr
 
 
 def worker_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
