@@ -42,7 +42,10 @@ ENVIRONMENT_COLORS: Mapping[str, str] = {
     "cheetah": "#EE6677",
     "hopper": "#228833",
 }
-_OTHER_ENVIRONMENT_COLORS = ("#AA3377", "#CCBB44", "#66CCEE", "#222222", "#999999")
+_OTHER_ENVIRONMENT_COLORS = (
+    *("#AA3377", "#CCBB44", "#66CCEE", "#222222", "#999999"),
+    *("#E68310", "#332288", "#8C564B", "#44AA99", "#D55FDE"),
+)
 
 _SETTINGS: dict[Any, Any] = {  # matplotlib types the keys by a union of a few hundred literals
     "axes.axisbelow": True,

@@ -40,8 +40,8 @@ def test_unknown_name_keeps_its_colour_beside_known_ones():
 
 
 def test_colours_are_distinct_within_a_figure():
-    environments = ["lunar", "cheetah", "hopper", *(f"mgrl/Task{index}-v0" for index in range(5))]
-    assert len(set(environment_colors(environments).values())) == 8
+    environments = ["lunar", "cheetah", "hopper", *(f"mgrl/Task{index}-v0" for index in range(10))]
+    assert len(set(environment_colors(environments).values())) == 13
     assert len(set(rule_colors(["learned", "ddpg", "td3", "ppo", "rl2", "epg"]).values())) == 6
 
 
