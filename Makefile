@@ -11,7 +11,7 @@ STAMP := $(VENV)/.set-up
 DEMO_PRESET ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format clean
+.PHONY: help setup demo test test-slow test-faults check format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 @\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -48,6 +48,10 @@ test: setup  ## the test suite
 
 test-slow: setup  ## the tests that take minutes (they train)
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-faults: setup  ## the campaign of faults: hundreds of kills, failed writes, damaged files
+	MGRL_FAULTS=campaign $(BIN)/python -m pytest tests/faults -m "slow or not slow" \
+		-o timeout=0 -o faulthandler_timeout=0 $(ARGS)
 
 check: setup  ## lint, format, types and import layers
 	$(BIN)/ruff check .

@@ -4,9 +4,10 @@ Agents see float32 arrays, actions in [-1, 1] and a time limit, whatever the env
 This module must not know names, aliases or how an environment is made.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, SupportsFloat, final
+from typing import Any, NamedTuple, final
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,12 @@ from gymnasium.utils import seeding
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from envs.errors import EnvironmentFailure, UnsupportedSpacesError
+from envs.errors import (
+    BrokenContractError,
+    EnvironmentFailure,
+    NotFiniteError,
+    UnsupportedSpacesError,
+)
 from envs.physics import Physics, Ranges, drawn
 
 DEFAULT_TIME_LIMIT_STEPS = 1000
@@ -23,6 +29,12 @@ DEFAULT_TIME_LIMIT_STEPS = 1000
 
 _SAFE_SQUARE_SUM = 1e30
 """Below it every entry is finite and fits into float32."""
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+
+_PROMISED_VALUES = {
+    "reset": ("obs", "info"),
+    "step": ("obs", "reward", "terminated", "truncated", "info"),
+}
 
 
 class StepResult(NamedTuple):
@@ -30,7 +42,7 @@ class StepResult(NamedTuple):
 
     Attributes:
         obs: float32 [obs_size], owned by the caller.
-        reward: finite.
+        reward: finite, also as float32.
         terminated: True where the task ended; nothing may be bootstrapped from `obs`.
         truncated: True where only the time ran out. Both can be True.
     """
@@ -59,6 +71,9 @@ class ControlEnvironment:
         max_episode_steps: an episode is truncated after so many steps.
         action_low: the environment's own lower action bounds, float64 [act_size].
         action_high: its upper bounds.
+        declared_low: lower bounds that the environment declares for its observations, float64
+            [obs_size], infinite where there are none. Nothing enforces them.
+        declared_high: the upper bounds.
     """
 
     def __init__(
@@ -73,7 +88,9 @@ class ControlEnvironment:
         limit = env.spec.max_episode_steps if env.spec is not None else None
         if limit is None or limit <= 0:
             limit = DEFAULT_TIME_LIMIT_STEPS
-            env = TimeLimit(env, limit)
+        elif isinstance(env, TimeLimit):
+            # Steps are counted here; the wrapper would unpack what has not been checked yet.
+            env = env.env
         self.id = env_id
         self.obs_size = int(observation_box.shape[0])
         self.act_size = int(action_box.shape[0])
@@ -85,6 +102,8 @@ class ControlEnvironment:
         self._high = action_box.high
         self.action_low = self._low.astype(np.float64)
         self.action_high = self._high.astype(np.float64)
+        self.declared_low = observation_box.low.astype(np.float64)
+        self.declared_high = observation_box.high.astype(np.float64)
         self._middle = 0.5 * (self.action_low + self.action_high)
         self._half_width = 0.5 * (self.action_high - self.action_low)
         self._action_dtype = action_box.dtype
@@ -96,7 +115,9 @@ class ControlEnvironment:
             The first observation, float32 [obs_size].
 
         Raises:
-            EnvironmentFailure: the environment raised or the observation is not usable.
+            EnvironmentFailure: the environment raised.
+            BrokenContractError: it did not return a pair with an observation of the right shape.
+            NotFiniteError: the observation is not finite.
         """
         self._episode_step = 0
         if self._random_physics is not None:
@@ -117,8 +138,9 @@ class ControlEnvironment:
                 of that dimension; what lies outside is clipped.
 
         Raises:
-            EnvironmentFailure: the environment raised, or returned a value that is not finite or
-                not of the right shape.
+            EnvironmentFailure: the environment raised.
+            BrokenContractError: it returned a value of the wrong kind or shape.
+            NotFiniteError: the observation or the reward is not finite.
             ValueError: the action is not finite or not of shape [act_size].
         """
         own_action = self._own_action(action)
@@ -128,11 +150,18 @@ class ControlEnvironment:
         )
         checked_obs = self._checked_obs(obs, "step")
         checked_reward = self._checked_reward(reward)
-        return StepResult(checked_obs, checked_reward, bool(terminated), bool(truncated))
+        is_terminated = self._checked_flag(terminated, "terminated")
+        is_truncated = self._checked_flag(truncated, "truncated")
+        is_truncated = is_truncated or self._episode_step >= self.max_episode_steps
+        return StepResult(checked_obs, checked_reward, is_terminated, is_truncated)
 
     def close(self) -> None:
-        """Free what the environment holds; calling it again does nothing."""
-        self._env.close()
+        """Free what the environment holds; calling it again does nothing. Never raises.
+
+        An environment is closed where it failed, and that failure is the one to be heard.
+        """
+        with contextlib.suppress(Exception, SystemExit):
+            self._env.close()
 
     def get_random_state(self) -> dict[str, Any]:
         """Return the state of the environment's generator, made of str and int only.
@@ -167,22 +196,25 @@ class ControlEnvironment:
         """Return a call's tuple, with every failure turned into one line that says where."""
         try:
             result = call()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = " ".join(str(error).split())
-            raise self._failure(f"{method}() raised {type(error).__name__}: {reason}") from error
-        size = 2 if method == "reset" else 5
-        if not isinstance(result, tuple) or len(result) != size:
-            raise self._failure(f"{method}() did not return a tuple of {size} values")
+            problem = f"{method}() raised {type(error).__name__}: {reason}"
+            raise EnvironmentFailure(self._located(problem)) from error
+        promised = _PROMISED_VALUES[method]
+        if not isinstance(result, tuple) or len(result) != len(promised):
+            got = f"tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+            expected = f"tuple of {len(promised)} ({', '.join(promised)})"
+            raise self._broken(f"{method}() returned {got}, expected {expected}")
         return result
 
     def _checked_obs(self, obs: object, method: str) -> NDArray[np.float32]:
         """Return an own float32 copy of an observation that is finite and of the right shape."""
         try:
-            array = np.asarray(obs, dtype=None if isinstance(obs, np.ndarray) else np.float64)
-        except (TypeError, ValueError) as error:
-            raise self._failure(f"{method}() obs is not an array of numbers") from error
+            array = np.asarray(obs)
+        except Exception as error:  # a foreign object converts itself and can raise anything
+            raise self._broken(f"{method}() obs is not an array of numbers") from error
         if array.shape != (self.obs_size,) or array.dtype.kind not in "fiu":
-            raise self._failure(
+            raise self._broken(
                 f"{method}() obs has shape {array.shape} of {array.dtype}, "
                 f"expected ({self.obs_size},) of float"
             )
@@ -192,24 +224,41 @@ class ControlEnvironment:
         return array.astype(np.float32)
 
     def _require_float32_entries(self, array: NDArray[Any], method: str) -> None:
-        is_usable = np.abs(array.astype(np.float64)) <= np.finfo(np.float32).max
+        is_usable = np.abs(array.astype(np.float64)) <= _LARGEST_FLOAT32
         if not is_usable.all():
             index = int(np.argmin(is_usable))
-            raise self._failure(
-                f"{method}() obs[{index}] is {array[index]}, expected a finite float32"
-            )
+            problem = f"{method}() obs[{index}] is {array[index]}, expected a finite float32"
+            raise NotFiniteError(self._located(problem))
 
-    def _checked_reward(self, reward: SupportsFloat) -> float:
-        try:
-            value = float(reward)
-        except (TypeError, ValueError) as error:
-            raise self._failure(f"step() reward is {reward!r}, expected a number") from error
-        if not math.isfinite(value):
-            raise self._failure(f"step() reward is {value}, expected a finite number")
+    def _checked_reward(self, reward: object) -> float:
+        value = float(reward) if isinstance(reward, float) else _single_number(reward, "fiub")
+        if value is None:
+            raise self._broken(f"step() reward is {_on_one_line(reward)}, expected a number")
+        if not abs(value) <= _LARGEST_FLOAT32:
+            problem = f"step() reward is {value}, expected a finite float32"
+            raise NotFiniteError(self._located(problem))
         return value
 
-    def _failure(self, problem: str) -> EnvironmentFailure:
-        return EnvironmentFailure(f"{self.id}: {problem} (episode step {self._episode_step})")
+    def _checked_flag(self, flag: object, name: str) -> bool:
+        value = flag if isinstance(flag, bool) else _single_number(flag, "biu")
+        if value not in (0, 1):  # None too: a step that forgot to say so must not go on for ever
+            raise self._broken(f"step() {name} is {_on_one_line(flag)}, expected True or False")
+        return bool(value)
+
+    def _broken(self, problem: str) -> BrokenContractError:
+        return BrokenContractError(self._located(problem))
+
+    def _located(self, problem: str) -> str:
+        return f"{self.id}: {problem} (episode step {self._episode_step})"
+
+
+def _single_number(value: object, kinds: str) -> float | None:
+    """Return a number or the entry of an array of one, of NumPy's `kinds`; else None."""
+    try:
+        array = np.asarray(value)
+    except Exception:  # a foreign object converts itself and can raise anything
+        return None
+    return float(array.item()) if array.size == 1 and array.dtype.kind in kinds else None
 
 
 def require_control_spaces(
@@ -242,6 +291,6 @@ def _require_float_box(space: spaces.Space[Any], env_id: str, kind: str) -> spac
     )
 
 
-def _on_one_line(space: spaces.Space[Any]) -> str:
-    text = " ".join(str(space).split())
+def _on_one_line(value: object) -> str:
+    text = " ".join(repr(value).split())
     return text if len(text) <= 120 else f"{text[:117]}..."

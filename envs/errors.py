@@ -28,7 +28,15 @@ class InvalidEnvironmentError(EnvironmentSetupError):
 
 
 class EnvironmentFailure(RuntimeError):  # noqa: N818  # an event of a run, not a wrong request
-    """A running environment raised, or returned a value that must not enter a replay."""
+    """An environment's constructor, `reset` or `step` raised, or returned what is not usable."""
+
+
+class BrokenContractError(EnvironmentFailure):
+    """A running environment returned something of the wrong kind, size or shape."""
+
+
+class NotFiniteError(EnvironmentFailure):
+    """A running environment returned a NaN, or a number that float32 cannot hold."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

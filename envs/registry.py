@@ -3,6 +3,7 @@
 It must not know training: what comes out is a `ControlEnvironment` and nothing else.
 """
 
+import contextlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from typing import Any, NamedTuple
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, register, registry
 from gymnasium.error import DependencyNotInstalled
+from gymnasium.error import Error as GymnasiumError
 
 from envs.base import ControlTask
 from envs.control import ControlEnvironment, RandomPhysics
 from envs.errors import (
+    EnvironmentFailure,
     EnvironmentSetupError,
     InvalidEnvironmentError,
     MissingExtraError,
@@ -56,6 +59,8 @@ ALIASES: dict[str, str] = {
 
 _EXTRA_OF_MODULE = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
 _LANDER_MODULE = "gymnasium.envs.box2d.lunar_lander"
+_REFUSED_ARGUMENTS = (TypeError, ValueError, AssertionError, LookupError)
+"""What constructors raise where they do not like what they were given."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,7 @@ def make(
         UnsupportedSpacesError: the spaces are not one-dimensional float boxes with finite action
             bounds.
         InvalidEnvironmentError: the arguments or the randomised parameters do not fit.
+        EnvironmentFailure: the constructor raised, and not for its arguments.
     """
     env_id = resolve(name)
     env = _made(env_id, dict(kwargs or {}))
@@ -164,7 +170,8 @@ def make(
         random_physics = _random_physics(env, env_id, randomise) if randomise else None
         return ControlEnvironment(env, env_id, random_physics)
     except EnvironmentSetupError:
-        env.close()
+        with contextlib.suppress(Exception):  # the first error is the one to report
+            env.close()
         raise
 
 
@@ -180,11 +187,19 @@ def _made(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         raise MissingExtraError(
             f"{env_id} needs a package that is not installed: {remedy}"
         ) from error
-    except Exception as error:  # a constructor can raise anything
+    except (Exception, SystemExit) as error:  # a constructor can raise anything
         given = f" with {kwargs}" if kwargs else ""
-        raise InvalidEnvironmentError(
-            f"{env_id} could not be made{given}: {_reason(error)}"
-        ) from error
+        problem = f"{env_id} could not be made{given}: {_reason(error)}"
+        if _is_refusal(error, kwargs):
+            raise InvalidEnvironmentError(problem) from error
+        raise EnvironmentFailure(f"{problem} (raised by the constructor)") from error
+
+
+def _is_refusal(error: BaseException, kwargs: Mapping[str, Any]) -> bool:
+    """Return whether Gymnasium or the constructor says that it was called the wrong way."""
+    if isinstance(error, (GymnasiumError, TypeError)):  # TypeError: a missing argument, too
+        return True
+    return bool(kwargs) and isinstance(error, _REFUSED_ARGUMENTS)
 
 
 def _random_physics(
@@ -220,5 +235,5 @@ def _module_of(spec: EnvSpec | None) -> str:
     return entry_point.partition(":")[0] if isinstance(entry_point, str) else ""
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

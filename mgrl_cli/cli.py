@@ -17,17 +17,21 @@ import typer
 
 import mgrl_cli
 from mgrl_cli.commands import DebugOption
+from mgrl_cli.commands.doctor import doctor
 from mgrl_cli.commands.envs import envs
 from mgrl_cli.commands.inspect import inspect
 from mgrl_cli.commands.meta_test import meta_test
 from mgrl_cli.commands.meta_train import meta_train
+from mgrl_cli.commands.resume import resume
 from mgrl_cli.errors import Interrupted, MgrlError
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "meta-train": meta_train,
     "meta-test": meta_test,
+    "resume": resume,
     "inspect": inspect,
     "envs": envs,
+    "doctor": doctor,
 }
 """Name → function, in the order of `mgrl --help`."""
 

@@ -172,8 +172,30 @@ class EvaluationConfig(_Section):
     """Episodes per evaluation."""
 
 
+class CheckpointConfig(_Section):
+    """When a run is saved; never changes its results."""
+
+    interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
+    """Least seconds between checkpoints at round ends; 0: one at every round end."""
+    keep: Annotated[int, Field(ge=1, le=10_000)] = 3
+    """Newest checkpoints kept; the best one is kept besides."""
+
+
+class SupervisionConfig(_Section):
+    """What is tolerated from workers and agents before one is taken out of the population."""
+
+    max_restarts: Count = 3
+    """Deaths in a row, without a checkpoint in between, that an agent may cause."""
+    hang_timeout_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 300.0
+    """A worker without any sign of life for so long is taken for dead; longer than one episode."""
+    max_failed_episodes: PositiveInt = 20
+    """Episodes in a row that may be dropped because the environment failed."""
+    max_skipped_updates: PositiveInt = 100
+    """Updates or meta-gradients in a row that may be skipped because they were not finite."""
+
+
 class RunConfig(_Section):
-    """Everything that decides a run's results."""
+    """Everything that decides a run's results, and how it is kept safe."""
 
     kind: Literal["meta-train", "meta-test"]
     preset: Literal["smoke", "laptop", "paper"]
@@ -197,6 +219,8 @@ class RunConfig(_Section):
     meta: MetaConfig = MetaConfig()
     replay: ReplayConfig = ReplayConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

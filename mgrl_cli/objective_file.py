@@ -2,31 +2,36 @@
 
 The file is safetensors with one metadata key, `mgrl`, of canonical JSON: it says what the tensors
 mean and holds no code, no time, host, path or name, so the same training gives the same bytes.
-Reading a stranger's file can fail, but it cannot run anything.
+Two digests in it, one of the tensors and one of everything it says, leave no bit unprotected.
+Reading a stranger's file can fail, but it cannot run anything. How such a file is laid out is the
+concern of `run_dir.tensor_file`.
 """
 
 import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, final
+from typing import Annotated, Any, Literal, Self, final
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from mgrl_cli.algorithm.batches import masked_mean
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape, ObjectiveSignals
 from mgrl_cli.errors import FileError, UsageError
 from mgrl_cli.run_dir.atomic import write_atomically
+from mgrl_cli.run_dir.tensor_file import (
+    canonical_json,
+    check_tensors,
+    read_tensor_file,
+    tensor_file_bytes,
+)
 
 FORMAT_VERSION = 1
-_METADATA_KEY = "mgrl"
+_WHAT = "objective file"
 _LARGEST_FILE_BYTES = 64 * 2**20
-_LARGEST_HEADER_BYTES = 2**20
-"""Both far above any objective; they keep a hostile file from filling memory or taking minutes."""
+"""Far above any objective; it keeps a hostile file from filling memory."""
 
 
 class ObjectiveMetadata(BaseModel):
@@ -68,7 +73,9 @@ class ObjectiveMetadata(BaseModel):
     packages: dict[str, str]
     """Package → version it was trained with."""
     sha256: str = ""
-    """Digest of all tensors in name order."""
+    """Digest of all tensors in name order; written by `to_bytes`, checked by `load`."""
+    metadata_sha256: str = ""
+    """Digest of all the fields above as canonical JSON; written and checked likewise."""
 
     @property
     def shape(self) -> ObjectiveShape:
@@ -155,12 +162,11 @@ class LearnedObjective:
 
     def to_bytes(self) -> bytes:
         """Return the file's content; the same objective gives the same bytes."""
-        tensors = {
-            name: view.contiguous() for name, view in self.network.layout.views(self.params).items()
-        }
-        metadata = self.metadata.model_copy(update={"sha256": _digest(tensors)})
-        text = json.dumps(metadata.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return save(tensors, metadata={_METADATA_KEY: text})
+        tensors = self.network.layout.views(self.params.detach().cpu())
+        metadata = self.metadata.model_copy(update={"sha256": _tensors_digest(tensors)})
+        document = metadata.model_dump(mode="json")
+        document["metadata_sha256"] = _metadata_digest(document)
+        return tensor_file_bytes(tensors, document)
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically.
@@ -175,97 +181,60 @@ class LearnedObjective:
         """Read an objective file and check every part of it.
 
         Raises:
-            FileError: missing, not safetensors, not ours, of an unknown version, damaged, or with
-                parameters that are not finite.
+            FileError: missing, not safetensors, not ours, of an unknown version, damaged in
+                whatever bit, or with parameters that are not finite.
+            StorageError: the operating system refused to read it.
         """
         path = Path(path)
-        metadata, tensors = _read(path)
+        document, tensors = read_tensor_file(path, what=_WHAT, max_bytes=_LARGEST_FILE_BYTES)
+        metadata = _parse_metadata(path, document)
         expected = ObjectiveNetwork(metadata.shape).layout
-        _check_tensors(path, tensors, expected.shapes)
-        if _digest(tensors) != metadata.sha256:
+        template = {name: (torch.float32, shape) for name, shape in expected.shapes.items()}
+        check_tensors(path, tensors, template, what=_WHAT)
+        if _tensors_digest(tensors) != metadata.sha256:
             raise FileError(
-                f"objective '{path}' is damaged: its tensors do not match their SHA-256; "
+                f"{_WHAT} '{path}' is damaged: its tensors do not match their SHA-256; "
                 "restore it from a copy"
             )
         params = expected.pack(tensors)
         if not torch.isfinite(params).all():
-            raise FileError(f"objective '{path}' holds parameters that are not finite")
+            raise FileError(f"{_WHAT} '{path}' holds parameters that are not finite")
         return cls(params, metadata)
 
 
-def _read(path: Path) -> tuple[ObjectiveMetadata, dict[str, Tensor]]:
-    try:
-        size_bytes = path.stat().st_size
-        if not path.is_file() or size_bytes > _LARGEST_FILE_BYTES:
-            raise FileError(
-                f"'{path}' is no objective file: expected a file of at most "
-                f"{_LARGEST_FILE_BYTES // 2**20} MiB"
-            )
-        _check_header_size(path)
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            metadata = _parse_metadata(path, header)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except FileNotFoundError as error:
-        raise FileError(f"objective '{path}' does not exist; check the path") from error
-    except OSError as error:
-        raise FileError(f"cannot read objective '{path}': {error}") from error
-    except SafetensorError as error:
-        raise FileError(f"'{path}' is no objective file: not safetensors ({error})") from error
-    return metadata, tensors
-
-
-def _check_header_size(path: Path) -> None:
-    """Refuse a header of a million tensors: a file begins with the header's size in 8 bytes."""
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-    if header_bytes > _LARGEST_HEADER_BYTES:
+def _parse_metadata(path: Path, document: Mapping[str, Any]) -> ObjectiveMetadata:
+    version = document.get("version")
+    if version != FORMAT_VERSION:
         raise FileError(
-            f"'{path}' is no objective file: expected a safetensors header of at most "
-            f"{_LARGEST_HEADER_BYTES // 2**20} MiB, got {header_bytes} bytes"
+            f"{_WHAT} '{path}' has format version {version!a:.80}, expected {FORMAT_VERSION}; "
+            "use the mgrl that wrote it"
         )
-
-
-def _parse_metadata(path: Path, header: dict[str, str]) -> ObjectiveMetadata:
-    if set(header) != {_METADATA_KEY}:
+    got, expected = document.get("metadata_sha256"), _metadata_digest(document)
+    if got != expected:
         raise FileError(
-            f"'{path}' is no objective file: expected one metadata key '{_METADATA_KEY}', "
-            f"got {sorted(header)[:5]}"
+            f"{_WHAT} '{path}' is damaged, or older than its digest: metadata_sha256 is "
+            f"{got!a:.80}, expected '{expected}'; restore it from a copy, or use the mgrl that "
+            "wrote it"
         )
     try:
-        document = json.loads(header[_METADATA_KEY])
-        version = document.get("version") if isinstance(document, dict) else None
-        if version != FORMAT_VERSION:
-            raise FileError(
-                f"objective '{path}' has format version {version!r}, expected {FORMAT_VERSION}; "
-                "use the mgrl that wrote it"
-            )
         return ObjectiveMetadata.model_validate(document)
-    except (ValueError, RecursionError) as error:
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise FileError(f"objective '{path}' has invalid metadata: {detail}") from error
-
-
-def _check_tensors(
-    path: Path, tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]
-) -> None:
-    if set(tensors) != set(shapes):
-        differing = sorted(set(tensors) ^ set(shapes))[:3]
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
         raise FileError(
-            f"objective '{path}' does not hold the tensors its metadata promises: {differing}"
-        )
-    for name, shape in shapes.items():
-        got = tensors[name]
-        if tuple(got.shape) != shape or got.dtype != torch.float32:
-            raise FileError(
-                f"objective '{path}': tensor '{name}' is {got.dtype} {tuple(got.shape)}, "
-                f"expected torch.float32 {shape}"
-            )
+            f"{_WHAT} '{path}' has invalid metadata: {field!a:.80}: {first['msg']}"
+        ) from error
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + b"\0")
         digest.update(tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _metadata_digest(document: Mapping[str, Any]) -> str:
+    """Return the digest of a file's document, but for the field that holds this digest."""
+    rest = {name: value for name, value in document.items() if name != "metadata_sha256"}
+    return hashlib.sha256(canonical_json(rest).encode()).hexdigest()

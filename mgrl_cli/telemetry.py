@@ -87,4 +87,6 @@ class RunSnapshot:
     eta_s: float
     """Seconds left at the present rate; NaN until known."""
     saved_rounds: int
-    """Round whose objective and replay were last written to the run directory."""
+    """Finished rounds in the newest checkpoint."""
+    restarts: int
+    """Times the workers were started again because one was lost."""

@@ -21,14 +21,17 @@ OPTIONS = {
     "meta-train": {
         *("--envs", "--agents", "--steps", "--preset", "--run", "--runs-dir", "--seed"),
         *("--workers", "--config", "--set", "--device", "--quiet", "--json", "--debug", "--help"),
+        *("--max-restarts", "--resume"),
     },
     "meta-test": {
         *("--env", "--objective", "--seeds", "--against", "--steps", "--preset", "--run"),
         *("--runs-dir", "--seed", "--workers", "--config", "--set", "--device", "--quiet"),
-        *("--json", "--debug", "--help"),
+        *("--max-restarts", "--json", "--debug", "--help"),
     },
+    "resume": {"run", "--runs-dir", "--workers", "--quiet", "--json", "--debug", "--help"},
     "inspect": {"path", "--plot", "--json", "--debug", "--help"},
     "envs": {"--debug", "--help", "--json"},
+    "doctor": {"--runs-dir", "--json", "--debug", "--help"},
 }
 """Command → its arguments and options. Scripts rely on them: taking one away breaks users."""
 

@@ -12,23 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.control import ControlEnvironment
-from envs.registry import make
 from mgrl_cli.agents.counters import Counters
-from mgrl_cli.agents.episodes import play_episode, play_noise_free
+from mgrl_cli.agents.episodes import Exploration
+from mgrl_cli.agents.health import Health
 from mgrl_cli.agents.learner import Learner
+from mgrl_cli.agents.player import Player
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.agents.round_statistics import RoundStatistics
-from mgrl_cli.agents.streams import Purpose, draw_seed, random_stream
+from mgrl_cli.agents.rules import objective_of
+from mgrl_cli.agents.streams import Streams, draw_seed
 from mgrl_cli.algorithm.batches import Transitions, Windows, transitions_of
 from mgrl_cli.algorithm.meta_gradient import clipped, unit
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
-from mgrl_cli.algorithm.objectives import (
-    CriticObjective,
-    LearnedObjectiveLoss,
-    Objective,
-    ReinforceObjective,
-)
 from mgrl_cli.config import RunConfig
 from mgrl_cli.replay.ring import ReplayRing
 from mgrl_cli.replay.schema import Episode
@@ -48,6 +43,7 @@ class Agent:
         config: RunConfig,
         network: ObjectiveNetwork,
         objective_params: Float[Tensor, " param"],
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a fresh agent.
 
@@ -56,44 +52,27 @@ class Agent:
             config: settings of the run.
             network: the learned objective's architecture.
             objective_params: α; may be shared memory that others change between updates.
+            on_step: called before every env step, as a sign of life.
 
         Raises:
             EnvironmentSetupError: the environment cannot be made.
+            EnvironmentFailure: its constructor raised.
         """
         self.spec = spec
         self._config = config
         self._network = network
         self._objective_params = objective_params
-        self._streams: dict[Purpose, np.random.Generator] = {
-            purpose: random_stream(config.seed, purpose, spec.seed_index)
-            for purpose in ("networks", "environment", "exploration", "replay", "target_noise",
-                            "evaluation")
-        }  # fmt: skip
-        self.environment = self._make_environment()
-        self._evaluation_environment = self._make_environment()
-        sizes = (self.environment.obs_size, self.environment.act_size)
-        self.learner = Learner(config, *sizes, self._streams["networks"])
+        self.streams = Streams(config.seed, spec.seed_index)
+        self.player = Player(spec.env, on_step)
+        sizes = (self.player.obs_size, self.player.act_size)
+        self.learner = Learner(config, *sizes, self.streams.networks)
         self.replay = ReplayRing(config.replay.capacity, *sizes)
         self.counters = Counters()
         self.statistics = RoundStatistics()
-        self.round_index = 0
+        self.health = Health()
         self.new_episodes: list[Episode] = []
         """Episodes played since the runtime last took them to the log."""
-        self._objective = self._make_objective()
-
-    def _make_environment(self) -> ControlEnvironment:
-        env = self.spec.env
-        return make(env.id, env.kwargs, env.randomise)
-
-    def _make_objective(self) -> Objective:
-        if self.spec.rule == "ddpg":
-            return CriticObjective()
-        if self.spec.rule == "reinforce":
-            return ReinforceObjective(
-                discount=self._config.critic.discount,
-                terminal_bonus=float(self._config.critic.terminal_bonus),
-            )
-        return LearnedObjectiveLoss(self._network, self._objective_params)
+        self._objective = objective_of(spec.rule, config, network, objective_params)
 
     @property
     def life_steps(self) -> int:
@@ -103,6 +82,8 @@ class Agent:
     @property
     def is_learning(self) -> bool:
         """True where this round's updates are made: the agent has played enough to learn from."""
+        if self.health.quarantine:
+            return False
         has_own_replay = self._config.meta.reset == "policy" and self.counters.life > 0
         has_played = has_own_replay or self.life_steps >= self._config.schedule.updates_start
         # One that overshot rests, and may do so right after a new life has cleared its replay.
@@ -120,6 +101,8 @@ class Agent:
     @property
     def state(self) -> AgentState:
         """What the agent is doing, for the live view."""
+        if self.health.quarantine:
+            return AgentState.QUARANTINED
         if self.counters.env_steps >= self._config.steps:
             return AgentState.FINISHED
         if self.counters.life and self.life_steps <= self._config.schedule.round_steps:
@@ -133,14 +116,9 @@ class Agent:
         keeps_policy_only = self._config.meta.reset == "policy" and self.counters.life > 0
         return not keeps_policy_only and self.life_steps < self._config.exploration.random_steps
 
-    def begin_round(self, index: int) -> None:
-        """Open a round's statistics and start a new life where the old one has ended.
-
-        Args:
-            index: number of the round, from 1.
-        """
+    def begin_round(self) -> None:
+        """Open a round's statistics and start a new life where the old one has ended."""
         self.statistics = RoundStatistics()
-        self.round_index = index
         lifetime = self._config.meta.lifetime
         length = lifetime if self.counters.life else self.spec.first_life_steps
         if self._config.kind == "meta-train" and lifetime and self.life_steps >= length:
@@ -149,9 +127,9 @@ class Agent:
     def _start_new_life(self) -> None:
         self.counters.life += 1
         self.counters.life_start = self.counters.env_steps
-        self.learner.renew_policy(self._streams["networks"])
+        self.learner.renew_policy(self.streams.networks)
         if self._config.meta.reset == "agent":
-            self.learner.renew_critic(self._streams["networks"])
+            self.learner.renew_critic(self.streams.networks)
             self.replay.clear()
 
     def play(
@@ -162,38 +140,40 @@ class Agent:
     ) -> None:
         """Play whole episodes until `env_steps` reaches the target; one that overshot may rest.
 
+        An episode in which the environment fails is dropped and counted; too many in a row put the
+        agent into quarantine.
+
         Args:
             target_env_steps: over the whole run, not this life.
             objective_version: meta-steps applied so far, stored with every step.
             go_on: asked before every episode.
-
-        Raises:
-            EnvironmentFailure: the environment raised or returned something not finite.
         """
-        while self.counters.env_steps < target_env_steps and go_on():
+        while self.counters.env_steps < target_env_steps and not self.health.quarantine and go_on():
             self._play_one_episode(objective_version)
 
     def _play_one_episode(self, objective_version: int) -> None:
         """Play one episode with exploration noise into replay."""
         random_steps = self._config.exploration.random_steps - self.life_steps
-        episode = play_episode(
-            self.environment,
-            self.learner.act,
-            self._streams["exploration"],
+        exploration = Exploration(
+            self.streams.exploration,
             random_steps=random_steps if self._acts_randomly else 0,
             noise=self._config.exploration.noise,
-            seed=draw_seed(self._streams["environment"]),
         )
+        seed = draw_seed(self.streams.environment)
+        episode = self.player.play(self.learner.act, exploration, seed)
+        failure = self.player.last_failure if episode is None else ""
+        self.health.count_episode(failure, self._config.supervision)
+        if episode is None:
+            self.statistics.count("failed_episodes")
+            return
         episode = episode._replace(
             objective_version=np.full(len(episode.reward), objective_version, dtype=np.int64),
             life=self.counters.life,
         )
         self.replay.append(episode)
         self.new_episodes.append(episode)
-        self.counters.env_steps += len(episode.reward)
-        self.counters.episodes += 1
         episode_return = float(episode.reward.sum(dtype=np.float64))
-        self.counters.returns.append(episode_return)
+        self.counters.add_episode(len(episode.reward), episode_return)
         self.statistics.add("mean_return", episode_return)
 
     def learn(self, update_index: int) -> None:
@@ -204,10 +184,11 @@ class Agent:
         """
         transitions = self._critic_batch()
         shape = tuple(transitions.action.shape)
-        noise = self._streams["target_noise"].standard_normal(shape, dtype=np.float32)
+        noise = self.streams.target_noise.standard_normal(shape, dtype=np.float32)
         loss, applied = self.learner.update_critic(transitions, torch.from_numpy(noise))
         self.statistics.add("critic_loss", loss)
         self.statistics.count("skipped_updates", not applied)
+        self.health.count_critic_update(applied, self._config.supervision)
         self.counters.updates += 1
         if update_index % self._config.schedule.policy_interval == 0:
             windows = self._windows(self._config.windows.batch)
@@ -215,7 +196,13 @@ class Agent:
             self.statistics.add("policy_loss", update.loss)
             self.statistics.add("action_slack", update.action_slack)
             self.statistics.count("skipped_updates", not update.applied)
+            self.health.count_policy_update(update.applied, self._config.supervision)
             self.learner.update_targets()
+
+    def count_meta_gradient(self, is_finite: bool) -> None:
+        """Count a contribution to the objective, or one left out because it was not finite."""
+        self.statistics.count("skipped_gradients", not is_finite)
+        self.health.count_meta_gradient(is_finite, self._config.supervision)
 
     def meta_gradient(self, meta_step: int) -> Float[Tensor, " param"]:
         """Return the agent's contribution g_i to the objective, clipped or of unit norm.
@@ -244,30 +231,38 @@ class Agent:
     def evaluate_if_due(self) -> None:
         """Evaluate without noise when `env_steps` has passed the next multiple of the interval."""
         interval = self._config.evaluation.interval
-        if not interval or self.counters.env_steps // interval <= self.counters.evaluations:
+        is_due = interval and self.counters.env_steps // interval > self.counters.evaluations
+        if self.health.quarantine or not is_due:
             return
         seeds: list[int] = []
         while self.counters.evaluations < self.counters.env_steps // interval:
             # A long episode may pass several multiples at once; what was passed over still uses up
             # its seeds, so that evaluation n plays the same episodes for every rule.
             seeds = [
-                draw_seed(self._streams["evaluation"])
-                for _ in range(self._config.evaluation.episodes)
+                draw_seed(self.streams.evaluation) for _ in range(self._config.evaluation.episodes)
             ]
             self.counters.evaluations += 1
-        returns = [
-            play_noise_free(self._evaluation_environment, self.learner.act, seed) for seed in seeds
-        ]
-        self.statistics.add("evaluation", float(np.mean(returns)))
+        returns = self.player.evaluate(self.learner.act, seeds)
+        for _ in range(len(seeds) - len(returns)):
+            self.statistics.count("failed_episodes")
+        if returns:
+            self.counters.last_evaluation = float(np.mean(returns))
+            self.statistics.add("evaluation", self.counters.last_evaluation)
+
+    def end_round(self) -> None:
+        """Close the round in progress."""
+        self.counters.rounds += 1
+        self.counters.has_played = False
+        self.counters.round_updates = 0
 
     def metrics_row(self) -> dict[str, float | int | str | None]:
-        """Return the round's figures: counters, then the means over the round (None: none)."""
+        """Return the last round's figures: counters, then means over it (None: none)."""
         return {
             "agent_id": self.spec.agent_id,
             "environment": self.spec.env.id,
             "rule": self.spec.rule,
             "seed": self.spec.seed_index,
-            "round": self.round_index,
+            "round": self.counters.rounds,
             "life": self.counters.life,
             "env_steps": self.counters.env_steps,
             "updates": self.counters.updates,
@@ -277,13 +272,12 @@ class Agent:
         }
 
     def close(self) -> None:
-        """Release both environments."""
-        self.environment.close()
-        self._evaluation_environment.close()
+        """Release the environments."""
+        self.player.close()
 
     def _windows(self, batch: int) -> Windows:
         return self.replay.sample_windows(
-            self._streams["replay"],
+            self.streams.replay,
             batch,
             self._config.windows.steps,
             self._config.windows.sample_by,
@@ -294,7 +288,7 @@ class Agent:
         if self._config.critic.batch == "windows":
             return transitions_of(self._windows(self._config.windows.batch))
         return self.replay.sample_transitions(
-            self._streams["replay"],
+            self.streams.replay,
             self._config.windows.batch * self._config.windows.steps,
             timeout_is_terminal=self._config.critic.timeout_is_terminal,
         )

@@ -1,24 +1,35 @@
 """Playing whole episodes: with exploration into a record, or without noise for a return."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from envs.control import ControlEnvironment
+from envs.control import ControlEnvironment, StepResult
+from envs.errors import EnvironmentFailure
 from mgrl_cli.replay.schema import BehaviourKind, Episode
 
 Act = Callable[[np.ndarray], np.ndarray]
 """Observation [obs] → action [act] in [-1, 1], both float32."""
 
 
+class Exploration(NamedTuple):
+    """How an agent departs from its policy."""
+
+    rng: np.random.Generator
+    """Draws the exploration."""
+    random_steps: int
+    """Steps still to be taken at random; 0 or less: none."""
+    noise: float
+    """Standard deviation in units of the [-1, 1] action."""
+
+
 def play_episode(
     environment: ControlEnvironment,
     act: Act,
-    rng: np.random.Generator,
-    *,
-    random_steps: int,
-    noise: float,
+    exploration: Exploration,
     seed: int,
+    on_step: Callable[[], None],
 ) -> Episode:
     """Play one whole episode with exploration and return its record.
 
@@ -29,14 +40,15 @@ def play_episode(
     Args:
         environment: where to play.
         act: the policy, without noise.
-        rng: draws the exploration.
-        random_steps: steps still to be taken at random; 0 or less: none.
-        noise: standard deviation in units of the [-1, 1] action.
+        exploration: what is added to it.
         seed: of this episode.
+        on_step: called before every env step, as a sign of life.
 
     Raises:
-        EnvironmentFailure: the environment raised or returned something not finite.
+        EnvironmentFailure: the environment raised or returned something not finite, or something
+            so large that the policy's action is not finite.
     """
+    rng = exploration.rng
     observations = [environment.reset(seed=seed)]
     means: list[np.ndarray] = []
     raw_actions: list[np.ndarray] = []
@@ -44,18 +56,19 @@ def play_episode(
     rewards: list[float] = []
     terminated = truncated = False
     while not (terminated or truncated):
-        if len(rewards) < random_steps:
+        on_step()
+        if len(rewards) < exploration.random_steps:
             raw_action = rng.uniform(-1.0, 1.0, environment.act_size).astype(np.float32)
             means.append(np.zeros_like(raw_action))
             kinds.append(BehaviourKind.RANDOM)
         else:
             mean = act(observations[-1])
-            exploration = rng.standard_normal(environment.act_size, dtype=np.float32)
-            raw_action = mean + np.float32(noise) * exploration
+            noise = rng.standard_normal(environment.act_size, dtype=np.float32)
+            raw_action = mean + np.float32(exploration.noise) * noise
             means.append(mean)
             kinds.append(BehaviourKind.POLICY)
         raw_actions.append(raw_action)
-        result = environment.step(raw_action.clip(-1.0, 1.0))
+        result = _step(environment, raw_action.clip(-1.0, 1.0))
         observations.append(result.obs)
         rewards.append(result.reward)
         terminated, truncated = result.terminated, result.truncated
@@ -76,16 +89,35 @@ def play_episode(
     )
 
 
-def play_noise_free(environment: ControlEnvironment, act: Act, seed: int) -> float:
+def play_noise_free(
+    environment: ControlEnvironment, act: Act, seed: int, on_step: Callable[[], None]
+) -> float:
     """Return the undiscounted return of one episode without exploration noise.
 
+    Args:
+        environment: where to play.
+        act: the policy.
+        seed: of this episode.
+        on_step: called before every env step, as a sign of life.
+
     Raises:
-        EnvironmentFailure: the environment raised or returned something not finite.
+        EnvironmentFailure: the environment raised or returned something not finite, or something
+            so large that the policy's action is not finite.
     """
     obs = environment.reset(seed=seed)
     total = 0.0
     terminated = truncated = False
     while not (terminated or truncated):
-        obs, reward, terminated, truncated = environment.step(act(obs))
+        on_step()
+        obs, reward, terminated, truncated = _step(environment, act(obs))
         total += reward
     return total
+
+
+def _step(environment: ControlEnvironment, action: np.ndarray) -> StepResult:
+    try:
+        return environment.step(action)
+    except ValueError as error:
+        # A network overflows far below the largest float32, which an observation may reach.
+        reason = " ".join(str(error).split())
+        raise EnvironmentFailure(f"{reason} (the policy overflowed)") from error

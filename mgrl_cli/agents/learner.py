@@ -75,6 +75,17 @@ class Learner:
         self.critic_target = self.critic_params.clone()
         self._critic_optimizer = _adam(self.critic_params, self._config.critic.learning_rate)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything that learning changes, by name: the tensors themselves, no copies."""
+        return {
+            "policy.params": self.policy_params,
+            "policy.target": self.policy_target,
+            **_adam_tensors("policy", self._policy_optimizer, self.policy_params),
+            "critic.params": self.critic_params,
+            "critic.target": self.critic_target,
+            **_adam_tensors("critic", self._critic_optimizer, self.critic_params),
+        }
+
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Return π_φ(s) for one observation [obs], without noise, as float32 [act]."""
         rows = torch.from_numpy(obs).unsqueeze(0)
@@ -204,12 +215,32 @@ class Learner:
 
 
 def _adam(params: Tensor, learning_rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam([params], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimizer = torch.optim.Adam(
+        [params], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+    )
+    # What torch itself would set up at the first step; here from the start, so that every learner
+    # has the same tensors.
+    optimizer.state[params] = {
+        "step": torch.zeros(()),
+        "exp_avg": torch.zeros_like(params),
+        "exp_avg_sq": torch.zeros_like(params),
+    }
+    return optimizer
+
+
+def _adam_tensors(name: str, optimizer: torch.optim.Adam, params: Tensor) -> dict[str, Tensor]:
+    state = optimizer.state[params]
+    return {
+        f"{name}.adam_steps": state["step"],
+        f"{name}.first_moment": state["exp_avg"],
+        f"{name}.second_moment": state["exp_avg_sq"],
+    }
 
 
 def _descend(optimizer: torch.optim.Adam, params: Tensor, gradient: Tensor) -> bool:
     """Make one Adam step in place; a gradient that is not finite changes nothing."""
-    if not torch.isfinite(gradient).all():
+    # Squared, as Adam does: a second moment that became infinite would stop its entry for good.
+    if not torch.isfinite(gradient.square()).all():
         return False
     params.grad = gradient
     optimizer.step()

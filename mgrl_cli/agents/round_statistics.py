@@ -2,6 +2,8 @@
 
 from typing import Literal, get_args
 
+from pydantic import BaseModel, ConfigDict
+
 Mean = Literal[
     "mean_return",
     "critic_loss",
@@ -13,16 +15,32 @@ Mean = Literal[
     "meta_gradient_norm",
     "evaluation",
 ]
-Count = Literal["skipped_updates", "skipped_gradients"]
+Count = Literal["skipped_updates", "skipped_gradients", "failed_episodes"]
+
+
+class StatisticsRecord(BaseModel):
+    """A round's statistics as a checkpoint keeps them."""
+
+    # Sums may have become infinite on the way to a divergence: text in JSON, hence not strict.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+    sums: dict[Mean, float]
+    numbers: dict[Mean, int]
+    counts: dict[Count, int]
 
 
 class RoundStatistics:
     """Accumulates sums and counts; a mean of nothing is None."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: StatisticsRecord | None = None) -> None:
+        """Start at zero, or where a checkpoint stopped in the middle of a round."""
         self._sums: dict[Mean, float] = dict.fromkeys(get_args(Mean), 0.0)
         self._numbers: dict[Mean, int] = dict.fromkeys(get_args(Mean), 0)
         self._counts: dict[Count, int] = dict.fromkeys(get_args(Count), 0)
+        if record is not None:
+            self._sums |= record.sums
+            self._numbers |= record.numbers
+            self._counts |= record.counts
         self.latest: dict[Mean, float] = {}
         """Last value of each figure, for the live view."""
 
@@ -32,7 +50,7 @@ class RoundStatistics:
         self._numbers[name] += 1
         self.latest[name] = value
 
-    def count(self, name: Count, happened: bool) -> None:
+    def count(self, name: Count, happened: bool = True) -> None:
         """Count an event."""
         self._counts[name] += happened
 
@@ -43,3 +61,9 @@ class RoundStatistics:
             for name, number in self._numbers.items()
         }
         return {**means, **self._counts}
+
+    def record(self) -> StatisticsRecord:
+        """Return what a checkpoint keeps."""
+        return StatisticsRecord(
+            sums=dict(self._sums), numbers=dict(self._numbers), counts=dict(self._counts)
+        )

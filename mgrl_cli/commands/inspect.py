@@ -176,16 +176,16 @@ def print_section(console: "Console", section: "Section") -> None:
 
     from mgrl_cli.inspection.sections import Facts, Notes
 
-    console.print(Text(_plain(section.title), style="bold"))
+    console.print(Text(plain_text(section.title), style="bold"))
     if isinstance(section, Notes):
         for line in section.lines:
-            console.print(Text(f"! {_plain(line)}", style="yellow"))
+            console.print(Text(f"! {plain_text(line)}", style="yellow"))
     elif isinstance(section, Facts):
         console.print(_facts_grid(section, console.width))
     else:
         console.print(_table(section, console.width))
         if section.note:
-            console.print(Text(_plain(section.note), style="dim"))
+            console.print(Text(plain_text(section.note), style="dim"))
 
 
 def _facts_grid(facts: "Facts", width: int) -> "RichTable":
@@ -196,7 +196,7 @@ def _facts_grid(facts: "Facts", width: int) -> "RichTable":
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, cell in facts.items:
-        grid.add_row(Text(_plain(name), style="dim"), Text(_text(cell, width)))
+        grid.add_row(Text(plain_text(name), style="dim"), Text(_text(cell, width)))
     return grid
 
 
@@ -232,7 +232,7 @@ def _text(cell: "Cell", width: int) -> str:
         case None | "":
             return MISSING
         case str():
-            return _plain(cell)
+            return plain_text(cell)
         case int():
             return f"{cell:,}"
         case float():
@@ -243,10 +243,10 @@ def _text(cell: "Cell", width: int) -> str:
         case Share():
             return MISSING if isnan(cell.fraction) else f"{cell.fraction:.1%}"
         case Size():
-            return _size_text(cell.num_bytes)
+            return size_text(cell.num_bytes)
 
 
-def _size_text(num_bytes: int) -> str:
+def size_text(num_bytes: int) -> str:
     size, units = float(num_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
     while size >= _BYTES_PER_KIB and len(units) > 1:
         size /= _BYTES_PER_KIB
@@ -254,7 +254,7 @@ def _size_text(num_bytes: int) -> str:
     return f"{num_bytes} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Return text from a file on one line, without what could steer a terminal."""
     shown = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
     return "".join(

@@ -10,6 +10,7 @@ from mgrl_cli.commands import DebugOption, JsonOption
 from mgrl_cli.commands.run_options import (
     ConfigOption,
     DeviceOption,
+    MaxRestartsOption,
     PresetOption,
     QuietOption,
     RunOption,
@@ -21,6 +22,7 @@ from mgrl_cli.commands.run_options import (
     check_device,
     progress_line,
     split_list,
+    supervision_options,
 )
 from mgrl_cli.config import RULES
 from mgrl_cli.errors import UsageError, did_you_mean
@@ -55,6 +57,7 @@ def meta_test(
     runs_dir: RunsDirOption = Path("runs"),
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    max_restarts: MaxRestartsOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
     device: DeviceOption = "cpu",
@@ -68,16 +71,12 @@ def meta_test(
     curves (PNG, CSV), results.json and all metrics go to RUNS_DIR/NAME.
     Example: mgrl meta-test --env hopper --against ddpg,reinforce
     """
-    from json import dumps
-
     from rich.console import Console
 
     from mgrl_cli.objective_file import LearnedObjective
     from mgrl_cli.presets import resolve_config
     from mgrl_cli.run_dir.layout import check_run_name
-    from mgrl_cli.run_dir.metrics import evaluation_rows, read_agent_metrics
     from mgrl_cli.run_dir.objectives import find_objective
-    from mgrl_cli.run_dir.scores import scores_document, seed_scores, write_scores
     from mgrl_cli.runtime.launch import (
         check_environments,
         check_objective_fits,
@@ -103,17 +102,33 @@ def meta_test(
             "seeds": seeds,
             "steps": steps,
             "seed": seed,
+            **supervision_options(max_restarts),
         },
     )
     check_objective_fits(settings, learned)
     check_run_name(runs_dir, run)
-    check_environments(settings)
-    prepare_kernels(settings, progress_line(quiet=quiet))
+    say = progress_line(quiet=quiet)
+    check_environments(settings, say)
+    prepare_kernels(settings, say)
     directory = claim_run(settings, runs_dir, run)
     with open_progress(quiet=quiet, json=False, console=Console(stderr=True)) as progress:
         launch(settings, directory, learned, progress, workers=workers)
-    rows = evaluation_rows(read_agent_metrics(directory.metrics))
-    scores = seed_scores(rows)
+    report_scores(directory, json=json)
+
+
+def report_scores(directory: "RunDirectory", *, json: bool) -> None:
+    """Write and print the final scores of a finished meta-test, and draw its curves.
+
+    Args:
+        directory: of the run.
+        json: print one JSON document instead of a table.
+    """
+    from json import dumps
+
+    from mgrl_cli.run_dir.metrics import evaluation_rows, read_agent_metrics
+    from mgrl_cli.run_dir.scores import scores_document, seed_scores, write_scores
+
+    scores = seed_scores(evaluation_rows(read_agent_metrics(directory.metrics)))
     write_scores(directory, scores)
     if json:
         typer.echo(dumps(scores_document(directory, scores)))

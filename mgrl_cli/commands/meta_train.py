@@ -7,9 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from mgrl_cli.commands import DebugOption
+from mgrl_cli.commands.resume import resume_run
 from mgrl_cli.commands.run_options import (
     ConfigOption,
     DeviceOption,
+    MaxRestartsOption,
     PresetOption,
     QuietOption,
     RunOption,
@@ -21,11 +23,13 @@ from mgrl_cli.commands.run_options import (
     check_device,
     progress_line,
     split_list,
+    supervision_options,
 )
 from mgrl_cli.errors import UsageError
 
 
 def meta_train(
+    context: typer.Context,
     *,
     envs: Annotated[
         str | None,
@@ -44,6 +48,10 @@ def meta_train(
     runs_dir: RunsDirOption = Path("runs"),
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    max_restarts: MaxRestartsOption = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", help="Continue this run instead (see mgrl resume).")
+    ] = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
     device: DeviceOption = "cpu",
@@ -61,27 +69,50 @@ def meta_train(
     from rich.console import Console
 
     from mgrl_cli.presets import resolve_config
-    from mgrl_cli.run_dir.layout import check_run_name
+    from mgrl_cli.run_dir.layout import check_run_name, find_run
     from mgrl_cli.runtime.launch import check_environments, claim_run, prepare_kernels
     from mgrl_cli.runtime.launch import meta_train as launch
     from mgrl_cli.ui.progress import open_progress
 
     check_device(device)
+    if resume is not None:
+        _refuse_settings_beside_resume(context)
+        resume_run(find_run(resume, runs_dir), workers=workers, quiet=quiet, json=json)
+        return
     settings = resolve_config(
         kind="meta-train",
         preset=preset,
         config_file=config,
         assignments=assignments or (),
-        options={**_population(envs, agents), "steps": steps, "seed": seed},
+        options={
+            **_population(envs, agents),
+            "steps": steps,
+            "seed": seed,
+            **supervision_options(max_restarts),
+        },
     )
     check_run_name(runs_dir, run)
-    check_environments(settings)
-    prepare_kernels(settings, progress_line(quiet=quiet))
+    say = progress_line(quiet=quiet)
+    check_environments(settings, say)
+    prepare_kernels(settings, say)
     directory = claim_run(settings, runs_dir, run)
     with open_progress(quiet=quiet, json=json, console=Console(stderr=True)) as progress:
         launch(settings, directory, progress, workers=workers)
     if not json:
         typer.echo(f"{directory.objective}")
+
+
+def _refuse_settings_beside_resume(context: typer.Context) -> None:
+    """A resumed run has its settings; an option that looks as if it changed them is a mistake."""
+    harmless = {"resume", "runs_dir", "workers", "device", "quiet", "json", "debug"}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name not in harmless and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"{parameter.opts[0]} was given beside --resume, expected no settings: "
+                "a resumed run has its own; leave it out, or start a new run"
+            )
 
 
 def _population(envs: str | None, agents: int | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,8 +35,21 @@ SetOption = Annotated[
         "--set", help="One setting, e.g. critic.learning_rate=1e-3; repeatable, wins over files."
     ),
 ]
+MaxRestartsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-restarts",
+        min=0,
+        help="Deaths in a row that an agent may cause before it is left out [3].",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu (cuda: not yet).")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def supervision_options(max_restarts: int | None) -> dict[str, Any]:
+    """Return the settings that `--max-restarts` stands for."""
+    return {} if max_restarts is None else {"supervision": {"max_restarts": max_restarts}}
 
 
 def check_device(device: str) -> None:

@@ -14,15 +14,15 @@ from mgrl_cli.run_dir.metrics import Record
 
 
 @dataclass(frozen=True, slots=True)
-class MetricsFile:
-    """The lines of one file."""
+class MetricsSummary:
+    """What one file holds, as far as it can be read."""
 
     rows: tuple[Record, ...]
     problem: str
     """Why lines are missing from `rows`; "" if none is."""
 
 
-def read_metrics(path: Path) -> MetricsFile:
+def read_metrics(path: Path) -> MetricsSummary:
     """Return the whole lines of a file; a last line still being written is left out.
 
     Raises:
@@ -31,7 +31,7 @@ def read_metrics(path: Path) -> MetricsFile:
     try:
         *lines, _torn = path.read_bytes().split(b"\n")
     except (FileNotFoundError, NotADirectoryError):
-        return MetricsFile((), "")
+        return MetricsSummary((), "")
     except OSError as error:
         raise StorageError(f"cannot read '{path}': {error.strerror}; check permissions") from error
     rows: list[Record] = []
@@ -46,7 +46,7 @@ def read_metrics(path: Path) -> MetricsFile:
     if damaged:
         others = f" and {len(damaged) - 1} more lines" if len(damaged) > 1 else ""
         problem = f"{path}: line {damaged[0]}{others} hold no JSON object; the file is damaged"
-    return MetricsFile(tuple(rows), problem)
+    return MetricsSummary(tuple(rows), problem)
 
 
 def figure(row: Record, key: str) -> float:

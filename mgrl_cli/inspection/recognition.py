@@ -9,9 +9,13 @@ from typing import Literal, cast
 
 from mgrl_cli.errors import FileError, StorageError
 from mgrl_cli.run_dir.layout import is_run_directory
+from mgrl_cli.run_dir.manifest import MANIFEST_NAME, position_of
 
-Kind = Literal["buffer", "agent", "run", "objective"]
-_EXPECTED = "expected a run directory, a buffer.zarr, one agent's group in it or an objective file"
+Kind = Literal["buffer", "agent", "run", "checkpoint", "objective"]
+_EXPECTED = (
+    "expected a run directory, a checkpoint, a buffer.zarr, one agent's group in it or an "
+    "objective file"
+)
 _MAX_METADATA_BYTES = 2**20
 _SAFETENSORS_PREFIX_BYTES = 8
 """Length of the header, before the header itself, which is JSON."""
@@ -46,6 +50,8 @@ def _recognise_file(path: Path) -> Kind:
 def _recognise_directory(path: Path) -> Kind:
     if (path / "config.toml").is_file() or any((path / "metrics").glob("agent-*.jsonl")):
         return "run"
+    if (path / MANIFEST_NAME).is_file() or position_of(path.resolve().name) is not None:
+        return "checkpoint"  # perhaps without its manifest; reading it says so
     if (path / "zarr.json").is_file():
         return _recognise_zarr(path)
     if any(path.glob("agent-*/zarr.json")):

@@ -1,10 +1,11 @@
 """The one writer of an agent's replay on disk: an append-only Zarr v3 group.
 
 Zarr replaces one file atomically, never several. So nothing counts until `committed_rows` and
-`committed_episodes` are set, together and last: whatever a crash leaves beyond them is overwritten
-by the next commit. Must not know what is sampled, or when a round ends.
+`committed_episodes` are set, together and last; whatever a crash leaves beyond them is swept when
+the log is opened again. Must not know what is sampled, or when a round ends.
 """
 
+import asyncio
 import os
 import shutil
 from collections.abc import Generator, Mapping
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from mgrl_cli.errors import FileError, StorageError, UsageError
+from mgrl_cli.replay.digest import ReplayDigest, ReplayPosition
 from mgrl_cli.replay.reader import ReplayReader
 from mgrl_cli.replay.schema import (
     CHUNK_ROWS,
     FIELDS,
     FORMAT,
     FORMAT_VERSION,
+    MAX_NUMBERS,
     Episode,
     Field,
     check_episode,
@@ -41,12 +44,13 @@ class ReplayLog:
     The rows of the last, unfilled chunk and all uncommitted ones are kept in memory.
     """
 
-    def __init__(self, path: Path, reader: ReplayReader, rows: int, episodes: int) -> None:
+    def __init__(self, path: Path, reader: ReplayReader, digest: ReplayDigest) -> None:
         """Use `create` or `reopen` instead."""
         self._path = path
         self._sizes = (reader.obs_size, reader.act_size)
-        self._committed_rows, self._num_rows = rows, rows
-        self._committed_episodes, self._num_episodes = episodes, episodes
+        self._committed_rows = self._num_rows = reader.committed_rows
+        self._committed_episodes = self._num_episodes = reader.committed_episodes
+        self._committed_digest = digest
         self._blocks: dict[str, list[NDArray[Any]]] = {}
         """Rows per array since the start of its last committed chunk."""
         for field in FIELDS.values():
@@ -55,9 +59,9 @@ class ReplayLog:
                 reader.read(field.name, count // CHUNK_ROWS * CHUNK_ROWS, count)
             ]
         # All metadata at first: another writer may have made it without a sync.
-        self._unsynced = {path.parent / "zarr.json", path / "zarr.json"}
-        self._unsynced |= {path / "episodes" / "zarr.json"}
-        self._unsynced |= {path / field.path / "zarr.json" for field in FIELDS.values()}
+        groups = (path.parent, path, path / "episodes")
+        arrays = (path / field.path for field in FIELDS.values())
+        self._unsynced = {folder / "zarr.json" for folder in (*groups, *arrays)}
         with zarr.config.set(_WRITE_ALL_CHUNKS):
             self._group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
             self._arrays = {
@@ -81,7 +85,7 @@ class ReplayLog:
                 versions, action bounds.
 
         Raises:
-            UsageError: `path` exists, a size below 1, or an attribute the format itself needs.
+            UsageError: `path` exists, an impossible size, or an attribute the format itself needs.
             StorageError: the operating system refused.
         """
         own: dict[str, Any] = {
@@ -92,8 +96,9 @@ class ReplayLog:
             "committed_rows": 0,
             "committed_episodes": 0,
         }
-        if min(obs_size, act_size) < 1:
-            raise UsageError(f"A replay needs sizes of at least 1, got {obs_size}, {act_size}.")
+        if not 1 <= min(obs_size, act_size) <= max(obs_size, act_size) <= MAX_NUMBERS:
+            sizes = f"{obs_size}, {act_size}"
+            raise UsageError(f"A replay needs sizes from 1 to {MAX_NUMBERS}, got {sizes}.")
         if clash := sorted(own.keys() & attributes.keys()):
             raise UsageError(f"The replay sets '{clash[0]}' itself; rename the attribute.")
         if os.path.lexists(path):
@@ -105,37 +110,41 @@ class ReplayLog:
             shutil.rmtree(unfinished, ignore_errors=True)
             _create_arrays(unfinished, obs_size, act_size, {**attributes, **own})
             unfinished.rename(path)
-            return cls(path, ReplayReader(path), 0, 0)
+            return cls(path, ReplayReader(path), ReplayDigest())
 
     @classmethod
-    def reopen(cls, path: Path, *, committed_rows: int, committed_episodes: int) -> "ReplayLog":
-        """Continue a log from what a checkpoint names, dropping anything committed after it.
+    def reopen(cls, path: Path, position: ReplayPosition) -> "ReplayLog":
+        """Continue a log from what a checkpoint names, dropping everything after it.
+
+        What is kept is read and proved before anything is touched; what follows can be interrupted
+        anywhere and done again.
 
         Args:
             path: the agent's group.
-            committed_rows: steps the checkpoint names.
-            committed_episodes: episodes the checkpoint names.
+            position: what the checkpoint names.
 
         Raises:
-            FileError: not a whole replay, or it holds less than the checkpoint names.
+            FileError: not a whole replay, it holds less than the checkpoint names, a chunk of that
+                is missing or damaged, or the rows are not those the checkpoint recorded.
             StorageError: the operating system refused.
         """
         with _storage_errors(path):
-            reader = ReplayReader(path)
-            _check_prefix(reader, committed_rows, committed_episodes)
-            log = cls(path, reader, committed_rows, committed_episodes)
-            log._set_committed()
-            return log
+            reader = ReplayReader(path, position)
+            digest = reader.digest()
+            if digest.hexdigest() != position.sha256:
+                raise FileError(
+                    f"{path}: the rows are not those the checkpoint recorded; restore the replay "
+                    "from a copy or resume from another checkpoint."
+                )
+            log = cls(path, reader, digest)
+            log._cut_back()
+        return log
 
     @property
-    def committed_rows(self) -> int:
-        """Steps a reader sees."""
-        return self._committed_rows
-
-    @property
-    def committed_episodes(self) -> int:
-        """Episodes a reader sees."""
-        return self._committed_episodes
+    def position(self) -> ReplayPosition:
+        """What is committed, for a checkpoint to name."""
+        sha256 = self._committed_digest.hexdigest()
+        return ReplayPosition(self._committed_rows, self._committed_episodes, sha256)
 
     def append(self, episode: Episode) -> None:
         """Copy `episode`, to be written at the next commit.
@@ -170,19 +179,15 @@ class ReplayLog:
         """
         if self._num_rows == self._committed_rows:
             return
+        before = self._committed_rows, self._committed_episodes
         with _storage_errors(self._path):
             for field in FIELDS.values():
                 self._write(field)
-            before = self._committed_rows, self._committed_episodes
-            self._committed_rows, self._committed_episodes = self._num_rows, self._num_episodes
-            try:
-                self._set_committed()
-            except OSError:
-                self._committed_rows, self._committed_episodes = before
-                raise
+            self._set_committed(self._num_rows, self._num_episodes)
         for field in FIELDS.values():
-            tail = self._committed(field) % CHUNK_ROWS
             block = self._blocks[field.name][0]
+            self._committed_digest.add(field.name, block[before[field.per_episode] % CHUNK_ROWS :])
+            tail = self._committed(field) % CHUNK_ROWS
             self._blocks[field.name] = [block[len(block) - tail :].copy()]
 
     def sync(self) -> None:
@@ -222,30 +227,39 @@ class ReplayLog:
         self._unsynced.update(self._path / field.chunk_path(chunk) for chunk in chunks)
         self._unsynced.add(self._path / field.path / "zarr.json")
 
-    def _set_committed(self) -> None:
+    def _cut_back(self) -> None:
+        """Make the files what they were when the position was committed."""
+        # Before the arrays shrink: they must never be shorter than this says.
+        self._set_committed(self._committed_rows, self._committed_episodes)
+        for field in FIELDS.values():
+            array, count = self._arrays[field.name].async_array, self._committed(field)
+            # A shrinking `Array.resize` would try to delete every chunk up to the length claimed.
+            shape = (count, *array.shape[1:])
+            asyncio.run(array.resize(shape, delete_outside_chunks=False))
+            self._write(field)  # its last chunk may hold rows of a later commit
+            _sweep_chunks(self._path / field.path / "c", -(-count // CHUNK_ROWS))
+        for unfinished in [*self._path.rglob("*.partial")]:
+            _remove(unfinished)
+
+    def _set_committed(self, rows: int, episodes: int) -> None:
         """Set both counts in one replacement of one file."""
-        self._group.update_attributes(
-            {
-                "committed_rows": self._committed_rows,
-                "committed_episodes": self._committed_episodes,
-            }
-        )
+        self._group.update_attributes({"committed_rows": rows, "committed_episodes": episodes})
+        self._committed_rows, self._committed_episodes = rows, episodes
         self._unsynced.add(self._path / "zarr.json")
 
 
-def _check_prefix(reader: ReplayReader, rows: int, episodes: int) -> None:
-    held = f"{reader.committed_rows} steps in {reader.committed_episodes} episodes"
-    is_whole = 0 <= rows <= reader.committed_rows and 0 <= episodes <= reader.committed_episodes
-    if is_whole and episodes > 0:
-        start, length = (reader.read(name, episodes - 1, episodes) for name in ("start", "length"))
-        is_whole = int(start[0] + length[0]) == rows
-    elif is_whole:
-        is_whole = rows == 0
-    if not is_whole:
-        raise FileError(
-            f"{reader.path} holds {held}, the checkpoint names {rows} in {episodes}, which is no "
-            "whole part of it; resume from a checkpoint of this run."
-        )
+def _sweep_chunks(folder: Path, num_chunks: int) -> None:
+    """Remove the chunks of an array from number `num_chunks` on; never follow a link."""
+    if folder.is_symlink():
+        folder.unlink()
+    for chunk in folder.iterdir() if folder.is_dir() else ():
+        if chunk.name.isdecimal() and int(chunk.name) >= num_chunks:
+            _remove(chunk)
+
+
+def _remove(path: Path) -> None:
+    is_folder = path.is_dir() and not path.is_symlink()
+    (shutil.rmtree if is_folder else os.unlink)(path)
 
 
 def _ensure_group(path: Path) -> None:

@@ -4,40 +4,37 @@ Opens read-only and believes nothing: layout, sizes and every chunk are checked 
 used, and memory follows what is on disk, never what a header claims. Must not know about writing.
 """
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from mgrl_cli.errors import FileError, StorageError, UsageError
-from mgrl_cli.replay import verification
+from mgrl_cli.replay.digest import ReplayDigest, ReplayPosition
 from mgrl_cli.replay.schema import (
     CHUNK_ROWS,
     EPISODE_FIELDS,
     FIELDS,
     FORMAT,
     FORMAT_VERSION,
+    MAX_NUMBERS,
+    MAX_ROWS,
     STEP_FIELDS,
     Episode,
     Field,
 )
+from mgrl_cli.replay.verification import find_problems
 
 _MAX_METADATA_BYTES = 2**20
-_MAX_PROBLEMS = 100
 # What zarr raises for metadata or chunks it cannot make sense of.
 _ZARR_ERRORS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    MemoryError,
-)
+    ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, MemoryError,
+)  # fmt: skip
 
 
 class EpisodeTable(NamedTuple):
@@ -56,31 +53,31 @@ class EpisodeTable(NamedTuple):
 class ReplayReader:
     """What was committed when the reader was made; make a new one to see later commits."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, position: ReplayPosition | None = None) -> None:
         """Open read-only and check the layout; reads no data.
 
         Args:
             path: the group of one agent.
+            position: what a checkpoint names; nothing after it is read then.
 
         Raises:
-            FileError: missing, not a replay, of an unknown version, or damaged.
+            FileError: missing, not a replay, of an unknown version, damaged, or shorter than
+                `position`.
             StorageError: the operating system refused.
         """
         self.path = path
         # Attributes before arrays: a writer enlarges the arrays first.
         group = _open_group(path)
         self.attributes: Mapping[str, object] = MappingProxyType(dict(group.attrs))
-        if self.attributes.get("format") != FORMAT:
-            raise FileError(f"{path} is a Zarr group but no mgrl replay; name an agent's group.")
-        if self.attributes.get("format_version") != FORMAT_VERSION:
-            raise FileError(
-                f"{path} has replay format version {self.attributes.get('format_version')!r:.40}, "
-                f"expected {FORMAT_VERSION}; read it with the mgrl that wrote it."
-            )
-        self.obs_size = self._count("obs_size", minimum=1)
-        self.act_size = self._count("act_size", minimum=1)
-        self.committed_rows = self._count("committed_rows")
-        self.committed_episodes = self._count("committed_episodes")
+        self._check_format()
+        self.obs_size = self._count("obs_size", 1, MAX_NUMBERS)
+        self.act_size = self._count("act_size", 1, MAX_NUMBERS)
+        self.committed_rows = self._count("committed_rows", 0, MAX_ROWS)
+        self.committed_episodes = self._count("committed_episodes", 0, MAX_ROWS)
+        self._position = position
+        if position is not None:
+            self._end_at(position)
+        _open_group(path / "episodes")
         self._last_chunk: dict[str, tuple[int, NDArray[Any]]] = {}
         self._arrays = {name: self._open_array(group, field) for name, field in FIELDS.items()}
 
@@ -145,79 +142,80 @@ class ReplayReader:
         steps["obs"] = np.concatenate((steps["obs"], row["final_obs"][None]))
         return Episode(**steps, seed=int(row["seed"]), life=int(row["life"]))
 
-    def verify(self) -> list[str]:
-        """Read everything committed, chunk by chunk, and return what is wrong; empty if whole.
+    def digest(self) -> ReplayDigest:
+        """Read everything committed, chunk by chunk, and return its digest.
 
-        Finds missing and damaged chunks, episodes that do not tile the steps, returns that are not
-        the sum of rewards, numbers that are not finite, actions outside [-1, 1] and ends before the
-        last step. Stops after 100 problems.
+        Raises:
+            FileError: a chunk is missing or damaged.
+            StorageError: the operating system refused.
         """
-        problems: list[str] = []
         self._last_chunk.clear()  # judge the disk, not what was once read from it
-        table = self._episodes_or_problems(problems)
-        sums = verification.RewardSums(table.length if table else np.zeros(0, np.int64))
-        for fields in (EPISODE_FIELDS, STEP_FIELDS):
-            count = self._committed(fields[0])
-            for start in range(0, count, CHUNK_ROWS):
-                if len(problems) >= _MAX_PROBLEMS:
-                    return [*problems[:_MAX_PROBLEMS], "too many problems: stopped looking"]
-                stop = min(start + CHUNK_ROWS, count)
-                block = self._block_or_problems(fields, start, stop, problems)
-                problems += verification.value_problems(block, start)
-                if table and fields is STEP_FIELDS:
-                    problems += verification.end_problems(block, start, sums.last_rows)
-                    sums.add(block, start)
-        if table and not problems:
-            problems += sums.problems(table.episode_return)
-        return problems
+        digest = ReplayDigest()
+        for field in FIELDS.values():
+            for chunk in range(-(-self._committed(field) // CHUNK_ROWS)):
+                digest.add(field.name, self._chunk(field, chunk))
+        return digest
 
-    def _episodes_or_problems(self, problems: list[str]) -> EpisodeTable | None:
-        try:
-            table = self.episodes()
-        except (FileError, StorageError):
-            return None  # named by the pass over the chunks
-        found = verification.tiling_problems(table.start, table.length, self.committed_rows)
-        problems += found
-        return None if found else table
+    def verify(self) -> list[str]:
+        """Read everything committed and return what is wrong, a line each; empty if whole.
 
-    def _block_or_problems(
-        self, fields: tuple[Field, ...], start: int, stop: int, problems: list[str]
-    ) -> dict[str, NDArray[Any]]:
-        block: dict[str, NDArray[Any]] = {}
-        for field in fields:
-            try:
-                block[field.name] = self.read(field.name, start, stop)
-            except (FileError, StorageError) as error:
-                problems.append(str(error))
-        return block
+        Finds missing and damaged chunks, what `verification` knows to be impossible, and, with a
+        position, rows that are not those it records. Stops after 100 problems.
+        """
+        self._last_chunk.clear()
+        return find_problems(self, None if self._position is None else self._position.sha256)
 
     def _committed(self, field: Field) -> int:
         return self.committed_episodes if field.per_episode else self.committed_rows
 
-    def _count(self, name: str, minimum: int = 0) -> int:
-        value = self.attributes.get(name)
-        if type(value) is not int or not minimum <= value < 2**63:
+    def _check_format(self) -> None:
+        if self.attributes.get("format") != FORMAT:
             raise FileError(
-                f"{self.path}: attribute '{name}' is {value!r:.40}, expected a whole number of "
-                f"at least {minimum}; the replay is damaged."
+                f"{self.path} is a Zarr group but no mgrl replay; name an agent's group."
+            )
+        version = self.attributes.get("format_version")
+        if version != FORMAT_VERSION:
+            raise FileError(
+                f"{self.path} has replay format version {version!r:.40}, "
+                f"expected {FORMAT_VERSION}; read it with the mgrl that wrote it."
+            )
+
+    def _count(self, name: str, minimum: int, maximum: int) -> int:
+        value = self.attributes.get(name)
+        if type(value) is not int or not minimum <= value <= maximum:
+            raise FileError(
+                f"{self.path}: attribute '{name}' is {value!r:.40}, expected a whole number from "
+                f"{minimum} to {maximum}; the replay is damaged."
             )
         return value
 
+    def _end_at(self, position: ReplayPosition) -> None:
+        rows, episodes = position.rows, position.episodes
+        if not (0 <= rows <= self.committed_rows and 0 <= episodes <= self.committed_episodes):
+            raise FileError(
+                f"{self.path} holds {self.committed_rows} steps in {self.committed_episodes} "
+                f"episodes, the checkpoint names {rows} in {episodes}; resume from a checkpoint "
+                "of this run."
+            )
+        self.committed_rows, self.committed_episodes = rows, episodes
+
     def _open_array(self, group: zarr.Group, field: Field) -> zarr.Array[Any]:
         metadata = self.path / field.path / "zarr.json"
-        _check_metadata_size(metadata)
+        _check_metadata(self.path, f"{field.path}/zarr.json")
         row_shape = field.row_shape(self.obs_size, self.act_size)
         try:
             array = group[field.path]
-            is_ours = isinstance(array, zarr.Array) and _has_layout(array, field, row_shape)
+            is_ours = field.is_described_by(array.metadata.to_dict(), row_shape)
         except _ZARR_ERRORS as error:
             raise FileError(f"{metadata} is damaged; restore the replay from a copy.") from error
+        except OSError as error:
+            raise StorageError(f"{metadata} cannot be read: {error.strerror}.") from error
         if not isinstance(array, zarr.Array) or not is_ours:
             raise FileError(
                 f"{metadata} does not describe {field.dtype} rows of shape {list(row_shape)} in "
                 f"chunks of {CHUNK_ROWS} with a CRC-32C; the replay is damaged."
             )
-        if array.shape[0] < self._committed(field):
+        if not self._committed(field) <= array.shape[0] <= MAX_ROWS:
             raise FileError(
                 f"{metadata} has {array.shape[0]} rows, {self._committed(field)} are committed; "
                 "the replay is damaged."
@@ -238,7 +236,7 @@ class ReplayReader:
         expected = field.chunk_bytes(self.obs_size, self.act_size)
         rows = slice(chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, self._committed(field)))
         try:
-            size = (self.path / field.chunk_path(chunk)).stat().st_size
+            size = _plain_size(self.path, field.chunk_path(chunk))
             if size != expected:
                 raise FileError(f"{where} has {size} bytes, expected {expected}: it is damaged.")
             return np.asarray(self._arrays[field.name][rows])
@@ -263,18 +261,19 @@ def agent_groups(path: Path) -> list[Path]:
 
 
 def _open_group(path: Path) -> zarr.Group:
-    _check_metadata_size(path / "zarr.json")
+    _check_metadata(path, "zarr.json")
     try:
         return zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
     except _ZARR_ERRORS as error:
         raise FileError(f"{path} is no Zarr v3 group, or a damaged one.") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _check_metadata_size(file: Path) -> None:
+def _check_metadata(group: Path, inner: str) -> None:
+    file = group / inner
     try:
-        size = file.stat().st_size
+        size = _plain_size(group, inner)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileError(f"{file} is missing; expected a replay written by mgrl.") from error
     except OSError as error:
@@ -283,14 +282,15 @@ def _check_metadata_size(file: Path) -> None:
         raise FileError(f"{file} has {size} bytes, expected at most {_MAX_METADATA_BYTES}.")
 
 
-def _has_layout(array: zarr.Array[Any], field: Field, row_shape: tuple[int, ...]) -> bool:
-    """Return whether rows and chunks are shaped, placed and coded as the format says."""
-    metadata = cast("Mapping[str, Any]", array.metadata.to_dict())
-    key_encoding = {"name": "default", "configuration": {"separator": "/"}}
-    return (
-        array.shape[1:] == row_shape
-        and array.dtype == field.dtype
-        and array.chunks == (CHUNK_ROWS, *row_shape)
-        and metadata["chunk_key_encoding"] == key_encoding
-        and [codec["name"] for codec in metadata["codecs"]] == ["bytes", "crc32c"]
-    )
+def _plain_size(group: Path, inner: str) -> int:
+    """Return the bytes of a file below `group`; a link or a pipe might lead or wait anywhere."""
+    file, mode, size = group, 0, 0
+    for part in inner.split("/"):
+        file /= part
+        status = file.lstat()
+        mode, size = status.st_mode, status.st_size
+        if stat.S_ISLNK(mode):
+            raise FileError(f"{file} is a link; a replay has none: copy what it points to.")
+    if not stat.S_ISREG(mode):
+        raise FileError(f"{file} is no plain file; restore the replay from a copy.")
+    return size

@@ -4,9 +4,10 @@ The table is the file format: a change to it needs a new `FORMAT_VERSION`. It mu
 arrays are written, sampled or checked.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -20,6 +21,10 @@ CHUNK_ROWS = 4096
 """Rows of one Zarr chunk, in every array."""
 CHECKSUM_BYTES = 4
 """Chunks are the plain array bytes and their CRC-32C, so a whole chunk has exactly one size."""
+MAX_ROWS = 2**40
+"""Most rows an array may claim: no disk holds more, and what claims more was tampered with."""
+MAX_NUMBERS = 2**16
+"""Most numbers in an observation or an action, which bounds a chunk to 1 GiB."""
 
 
 class BehaviourKind(IntEnum):
@@ -87,6 +92,28 @@ class Field:
         for numbers in self.row_shape(obs_size, act_size):
             row *= numbers
         return CHUNK_ROWS * row + CHECKSUM_BYTES
+
+    def is_described_by(self, metadata: Mapping[str, Any], row_shape: tuple[int, ...]) -> bool:
+        """Return whether a Zarr array's metadata, of any length, are those of this field."""
+        if metadata["node_type"] != "array":
+            return False
+        as_bytes, *others = metadata["codecs"]
+        has_byte_order = np.dtype(self.dtype).itemsize == 1 or (
+            as_bytes.get("configuration") == {"endian": "little"}
+        )
+        chunk_shape = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        separator = {"name": "default", "configuration": {"separator": "/"}}
+        return (
+            tuple(metadata["shape"][1:]) == row_shape
+            and metadata["data_type"] == self.dtype
+            and tuple(chunk_shape) == (CHUNK_ROWS, *row_shape)
+            and metadata["chunk_key_encoding"] == separator
+            and as_bytes["name"] == "bytes"
+            and has_byte_order
+            and [codec["name"] for codec in others] == ["crc32c"]
+            and metadata["fill_value"] == 0
+            and not metadata.get("storage_transformers")
+        )
 
 
 STEP_FIELDS = (

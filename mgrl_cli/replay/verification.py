@@ -1,15 +1,111 @@
-"""Whether the numbers of a replay can be true. Pure functions of arrays; opens no files.
+"""Whether the numbers of a replay can be true. Judges arrays it is given; opens no files.
 
 Every function returns problems, one line each, to be shown as they are.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgrl_cli.replay.schema import FIELDS, BehaviourKind
+from mgrl_cli.errors import FileError, StorageError
+from mgrl_cli.replay.digest import ReplayDigest
+from mgrl_cli.replay.schema import (
+    CHUNK_ROWS,
+    EPISODE_FIELDS,
+    FIELDS,
+    STEP_FIELDS,
+    BehaviourKind,
+    Field,
+)
+
+_MAX_PROBLEMS = 100
+
+
+@runtime_checkable
+class CommittedRows(Protocol):
+    """Something that hands out committed rows, see `reader.ReplayReader`."""
+
+    @property
+    def committed_rows(self) -> int:
+        """Steps."""
+        ...
+
+    @property
+    def committed_episodes(self) -> int:
+        """Episodes."""
+        ...
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Return rows of an array; raises FileError or StorageError, naming array and chunk."""
+        ...
+
+
+def find_problems(replay: CommittedRows, sha256: str | None) -> list[str]:
+    """Read everything committed, chunk by chunk, and return what is wrong with it.
+
+    Stops after 100 problems.
+
+    Args:
+        replay: where the rows come from.
+        sha256: the `ReplayDigest` they must have; None: any.
+    """
+    problems: list[str] = []
+    table = _length_and_return(replay, problems)
+    sums = RewardSums(table[0] if table else np.zeros(0, np.int64))
+    digest = None if sha256 is None else ReplayDigest()
+    for fields in (EPISODE_FIELDS, STEP_FIELDS):
+        count = _committed(replay, fields[0])
+        for start in range(0, count, CHUNK_ROWS):
+            if len(problems) >= _MAX_PROBLEMS:
+                return [*problems[:_MAX_PROBLEMS], "too many problems: stopped looking"]
+            block = _readable(replay, fields, (start, min(start + CHUNK_ROWS, count)), problems)
+            problems += value_problems(block, start)
+            if table and fields is STEP_FIELDS:
+                problems += end_problems(block, start, sums.last_rows)
+                sums.add(block, start)
+            if digest is not None:
+                for name, rows in block.items():
+                    digest.add(name, rows)
+    if table and not problems:
+        problems += sums.problems(table[1])
+    if digest is not None and digest.hexdigest() != sha256:
+        problems.append("the rows are not those the checkpoint recorded")
+    return problems
+
+
+def _committed(replay: CommittedRows, field: Field) -> int:
+    return replay.committed_episodes if field.per_episode else replay.committed_rows
+
+
+def _length_and_return(
+    replay: CommittedRows, problems: list[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """Return both per episode if episodes tile the rows, else None."""
+    names = ("start", "length", "return")
+    try:
+        start, length, episode_return = (
+            replay.read(name, 0, replay.committed_episodes) for name in names
+        )
+    except (FileError, StorageError):
+        return None  # named by the pass over the chunks
+    found = tiling_problems(start, length, replay.committed_rows)
+    problems += found
+    return None if found else (length, episode_return)
+
+
+def _readable(
+    replay: CommittedRows, fields: tuple[Field, ...], rows: tuple[int, int], problems: list[str]
+) -> dict[str, NDArray[Any]]:
+    """Return rows by field name, without the fields that cannot be read."""
+    block: dict[str, NDArray[Any]] = {}
+    for field in fields:
+        try:
+            block[field.name] = replay.read(field.name, *rows)
+        except (FileError, StorageError) as error:
+            problems.append(str(error))
+    return block
 
 
 def tiling_problems(

@@ -1,5 +1,6 @@
-"""Every path of a run directory, and how a new one is claimed."""
+"""Every path of a run directory, how a new one is claimed, and that none leads out of it."""
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,11 @@ from mgrl_cli.errors import FileError, StorageError, UsageError, did_you_mean
 from mgrl_cli.run_dir.atomic import explain_os_error
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def agent_name(agent_id: int) -> str:
+    """Return what an agent's files and groups are called."""
+    return f"agent-{agent_id:03d}"
 
 
 @final
@@ -34,9 +40,19 @@ class RunDirectory:
         """The current objective."""
         return self.path / "objective.safetensors"
 
+    @property
+    def objectives(self) -> Path:
+        """Directory of the objectives kept along the way."""
+        return self.path / "objectives"
+
     def objective_at(self, round_index: int) -> Path:
         """Return the objective as it was at the end of a round."""
-        return self.path / "objectives" / f"round-{round_index:06d}.safetensors"
+        return self.objectives / f"round-{round_index:06d}.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of everything needed to continue, one directory per checkpoint."""
+        return self.path / "checkpoints"
 
     @property
     def metrics(self) -> Path:
@@ -45,7 +61,7 @@ class RunDirectory:
 
     def agent_metrics(self, agent_id: int) -> Path:
         """Return the file of one agent's rounds."""
-        return self.metrics / f"agent-{agent_id:03d}.jsonl"
+        return self.metrics / f"{agent_name(agent_id)}.jsonl"
 
     @property
     def population_metrics(self) -> Path:
@@ -59,12 +75,17 @@ class RunDirectory:
 
     def agent_buffer(self, agent_id: int) -> Path:
         """Return the replay log of one agent."""
-        return self.buffer / f"agent-{agent_id:03d}"
+        return self.buffer / agent_name(agent_id)
 
     @property
     def logs(self) -> Path:
         """Directory of one file per worker."""
         return self.path / "logs"
+
+    @property
+    def events(self) -> Path:
+        """JSON lines of what happened to the run, beside the workers' logs."""
+        return self.logs / "events.jsonl"
 
     @property
     def tensorboard(self) -> Path:
@@ -75,6 +96,16 @@ class RunDirectory:
     def results(self) -> Path:
         """Table of a meta-test's final scores."""
         return self.path / "results.json"
+
+    @property
+    def lock(self) -> Path:
+        """Empty file that whoever writes the run holds a lock on; it stays, held or not."""
+        return self.path / ".lock"
+
+    @property
+    def lock_holder(self) -> Path:
+        """Who holds the lock. Says nothing while the lock is free."""
+        return self.path / ".lock-holder.json"
 
 
 def check_run_name(runs_dir: Path, name: str | None) -> None:
@@ -162,3 +193,29 @@ def find_run(name_or_path: str, runs_dir: Path) -> RunDirectory:
     raise FileError(
         f"no run '{name_or_path}' here or in '{runs_dir}'.{did_you_mean(name_or_path, known)}"
     )
+
+
+def refuse_links(run: RunDirectory) -> None:
+    """Check that nothing inside the run directory is a symbolic link.
+
+    A run from elsewhere could otherwise lead what is written on resume to any file of the user's.
+    The directory itself may be reached through links: those the user made.
+
+    Raises:
+        FileError: something is a link.
+        StorageError: the operating system refused to list a directory.
+    """
+    pending = [run.path]
+    try:
+        while pending:
+            with os.scandir(pending.pop()) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.is_symlink():
+                        raise FileError(
+                            f"'{entry.path}' is a symbolic link, expected none inside a run; "
+                            "put a copy of what it points to in its place"
+                        )
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(Path(entry.path))
+    except OSError as error:
+        raise StorageError(explain_os_error(error, f"look through run '{run.path}'")) from error

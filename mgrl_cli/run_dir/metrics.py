@@ -1,6 +1,6 @@
-"""A run's metrics: append-only JSON lines, one object per agent and round, and how to read them.
+"""Reads a run's metrics: JSON lines, one object per agent and round.
 
-Knows how metrics lines look; knows nothing of figures or training.
+Knows how metrics lines look; knows nothing of figures or training. `metrics_file` writes them.
 """
 
 import json
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import cast
 
 from mgrl_cli.errors import FileError, StorageError
-from mgrl_cli.run_dir.atomic import explain_os_error
 
 Record = dict[str, object]
 """One line of a metrics file: what one agent did in one round."""
@@ -54,23 +53,6 @@ class PopulationRow:
     action_slack: float
     """Mean of 1 − a²: 0 where the actions are saturated."""
     critic_loss: float
-
-
-def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Append one line; figures that are not finite become null, as JSON has no word for them.
-
-    Raises:
-        StorageError: the operating system refused.
-    """
-    clean = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in row.items()
-    }
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(clean, allow_nan=False) + "\n")
-    except OSError as error:
-        raise StorageError(explain_os_error(error, f"append to '{path}'")) from error
 
 
 def read_agent_metrics(metrics_dir: Path) -> list[Record]:

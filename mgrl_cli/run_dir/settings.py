@@ -1,5 +1,7 @@
 """`config.toml`: a run's settings with where they came from."""
 
+import hashlib
+import json
 import platform
 import sys
 import tomllib
@@ -43,6 +45,18 @@ def write_settings(run: RunDirectory, config: RunConfig) -> None:
         },
     }
     write_atomically(run.config, tomli_w.dumps(document).encode())
+
+
+def settings_sha256(config: RunConfig) -> str:
+    """Return a digest of the settings that decide a run's results.
+
+    How often a run is saved and how long its workers are waited for may change on the way.
+    """
+    deciding = config.model_dump(
+        mode="json",
+        exclude={"checkpoints": True, "supervision": {"max_restarts", "hang_timeout_s"}},
+    )
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def read_settings(run: RunDirectory) -> RunConfig:

@@ -7,7 +7,6 @@ import sys
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import final
 
 import torch.multiprocessing as mp
 
-from envs.errors import EnvironmentSetupError
-from mgrl_cli.errors import MgrlError, UsageError
-from mgrl_cli.runtime.worker import RoundReport, Worker, WorkerPlan, prepare_torch
+from envs.errors import EnvironmentFailure, EnvironmentSetupError
+from mgrl_cli.errors import MgrlError, UsageError, WorkerError
+from mgrl_cli.runtime.messages import Order, Report, WorkerFailure
+from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepare_torch
 
 _PR_SET_PDEATHSIG = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,49 +25,39 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 coordinator decides what they mean; workers ignore them."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerFailure:
-    """Why a worker gave up."""
-
-    message: str
-    exit_code: int
-    details: str
-    """The worker's traceback."""
-
-
 @final
 class WorkerHandle:
     """The coordinator's end of one worker process."""
 
-    def __init__(self, number: int, plan: WorkerPlan) -> None:
+    def __init__(self, plan: WorkerPlan) -> None:
         """Spawn the process. Call from the main thread only: it dies with the calling thread.
 
         Hold the stop signals back meanwhile.
         """
         context = mp.get_context("spawn")
-        self.number = number
-        self.agent_ids = [spec.agent_id for spec in plan.specs]
-        self.log = worker_log(plan, number)
+        agents = ", ".join(str(spec.agent_id) for spec in plan.specs)
+        self.number = plan.number
+        self.name = f"worker {plan.number} (agents {agents})"
+        self.log = plan.run.logs / f"worker-{plan.number:03d}.log"
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
             target=_worker_main,
             args=(plan, theirs, self.log, os.getpid()),
-            name=f"mgrl-worker-{number}",
+            name=f"mgrl-worker-{plan.number}",
             daemon=True,
         )
         self.process.start()
         theirs.close()
-        self.is_finished = False
 
     @property
     def sentinel(self) -> int:
         """Becomes ready when the process has ended."""
         return self.process.sentinel
 
-    def reply(self, proceed: bool) -> None:
-        """Answer a round report; a worker that is gone is noticed by its sentinel."""
+    def reply(self, order: Order) -> None:
+        """Answer a report; a worker that is gone is noticed by its sentinel."""
         try:
-            self.connection.send(proceed)
+            self.connection.send(order)
         except OSError:
             return
 
@@ -83,13 +73,7 @@ class WorkerHandle:
         self.process.join()
         code = self.process.exitcode or 0
         cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        agents = ", ".join(str(agent_id) for agent_id in self.agent_ids)
-        return f"worker {self.number} (agents {agents}) {cause}; its log: {self.log}"
-
-
-def worker_log(plan: WorkerPlan, number: int) -> Path:
-    """Return the file that receives everything a worker's libraries print."""
-    return plan.run.logs / f"worker-{number:03d}.log"
+        return f"{self.name} {cause}; its log: {self.log}"
 
 
 def _worker_main(plan: WorkerPlan, connection: Connection, log: Path, parent_pid: int) -> None:
@@ -102,12 +86,13 @@ def _worker_main(plan: WorkerPlan, connection: Connection, log: Path, parent_pid
     os.chdir(plan.run.logs)  # MuJoCo drops its log file into the working directory
     prepare_torch()
 
-    def end_round(report: RoundReport) -> bool:
+    def ask(report: Report) -> Order:
         connection.send(report)
-        return bool(connection.recv())
+        order: Order = connection.recv()
+        return order
 
     try:
-        Worker(plan).run(end_round)
+        Worker(plan).run(ask, connection.send)
         connection.send(None)
     except (EOFError, BrokenPipeError):
         sys.exit(1)  # the coordinator is gone
@@ -123,6 +108,8 @@ def _failure(error: Exception) -> WorkerFailure:
         return WorkerFailure(str(error), error.exit_code, details)
     if isinstance(error, EnvironmentSetupError):  # the same exit code as in the serial twin
         return WorkerFailure(str(error), UsageError.exit_code, details)
+    if isinstance(error, EnvironmentFailure):
+        return WorkerFailure(str(error), WorkerError.exit_code, details)
     return WorkerFailure(f"{type(error).__name__}: {error}", MgrlError.exit_code, details)
 
 

@@ -1,44 +1,34 @@
-"""The coordinator: spawns workers, watches them, keeps the run directory, shows progress.
+"""The coordinator: starts generations of workers until the run is over, shows progress, stops.
 
-It never takes part in a meta-step. Workers report at round ends; for a population in lock-step the
-coordinator then has the objective to itself, saves it, and lets everyone go on.
+It never takes part in a meta-step. When a worker is lost, everyone goes back to the newest
+checkpoint together, so what comes out is what would have come out without the loss; an agent whose
+worker is lost again and again is left out.
 """
 
 import math
-import os
+import shutil
 import signal
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Protocol, final
 
-from torch import Tensor
-
 from mgrl_cli.agents.population import AgentSpec
-from mgrl_cli.algorithm.objective_network import ObjectiveShape
-from mgrl_cli.config import RunConfig
-from mgrl_cli.errors import DivergedError, Interrupted, MgrlError, WorkerError
-from mgrl_cli.run_dir.layout import RunDirectory
+from mgrl_cli.errors import Interrupted, StorageError
+from mgrl_cli.run_dir.checkpoints import Checkpoint
+from mgrl_cli.run_dir.layout import agent_name
 from mgrl_cli.runtime.board import StatusBoard
-from mgrl_cli.runtime.channel import (
-    STOP_SIGNALS,
-    WorkerFailure,
-    WorkerHandle,
-    start_resource_tracker,
-    stop_signals_held_back,
-)
-from mgrl_cli.runtime.exchange import Exchange
-from mgrl_cli.runtime.recorder import Recorder
+from mgrl_cli.runtime.channel import STOP_SIGNALS, start_resource_tracker
+from mgrl_cli.runtime.crew import Crew, WorkerLost
+from mgrl_cli.runtime.generation import Generation, RunPlan, nobody_left
+from mgrl_cli.runtime.messages import Order, Report, Saved
+from mgrl_cli.runtime.pulse import PulseBoard, Watchdog
+from mgrl_cli.runtime.recorder import record_event
 from mgrl_cli.runtime.stop import StopRequest
-from mgrl_cli.runtime.worker import RoundReport, Worker, WorkerPlan, prepare_torch
-from mgrl_cli.telemetry import ObjectiveSnapshot, RunSnapshot
-
-_POLL_S = 0.25
-_BARREN_MEETINGS_TO_DIVERGE = 200
-"""Meta-steps in a row without one finite gradient after which a run has diverged."""
+from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepare_torch
+from mgrl_cli.telemetry import AgentSnapshot, AgentState, ObjectiveSnapshot, RunSnapshot
 
 
 class Progress(Protocol):
@@ -48,202 +38,191 @@ class Progress(Protocol):
         """Show a moment."""
         ...
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunPlan:
-    """A run about to start."""
-
-    config: RunConfig
-    run: RunDirectory
-    specs: Sequence[AgentSpec]
-    shape: ObjectiveShape
-    objective_params: Mapping[int, Tensor]
-    """Frozen parameters of each agent; empty where α is meta-learned from `initial_params`."""
-    initial_params: Tensor | None
-    """α to start meta-training from; None where the objective is frozen."""
-    workers: int
-    """Processes; 0 runs everything in this one."""
+    def announce(self, event: str) -> None:
+        """Show one line about something out of the ordinary."""
+        ...
 
 
 @final
 class Coordinator:
-    """Runs one plan to its end, or to a signal's."""
+    """Runs one plan to its end, or to a signal's. The run must be locked."""
 
-    def __init__(self, plan: RunPlan, progress: Progress) -> None:
-        """Allocate what the workers share."""
+    def __init__(self, plan: RunPlan, progress: Progress, start: Checkpoint | None = None) -> None:
+        """Prepare to run.
+
+        Args:
+            plan: the run.
+            progress: what shows it.
+            start: the newest checkpoint; None: the run begins.
+        """
         self._plan = plan
         self._progress = progress
-        self._num_workers = min(plan.workers, len(plan.specs))
-        if self._num_workers > 0:
+        self._start = start
+        if plan.workers > 0:
             start_resource_tracker()
         self._stop = StopRequest()
         self._board = StatusBoard(len(plan.specs))
-        self._exchange: Exchange | None = None
-        if plan.initial_params is not None:
-            self._exchange = Exchange(
-                plan.initial_params,
-                len(plan.specs),
-                learning_rate=plan.config.objective.learning_rate,
-                num_workers=self._num_workers,
-                stop=self._stop,
-            )
-        self._recorder = Recorder(plan.run, plan.config, plan.shape, plan.specs)
-        self._started_s = time.monotonic()
         self._signal: int | None = None
-        self._handles: list[WorkerHandle] = []
+        self._restarts = 0
+        self._losses: Counter[int] = Counter()
+        """Losses each agent has caused since the last checkpoint."""
+        self._quarantined: dict[int, str] = {}
+        """Agents left out because of such losses, and why."""
 
     def execute(self) -> None:
         """Run every round of every agent.
 
         Raises:
-            WorkerError: an environment or worker failed.
-            DivergedError: no finite meta-gradient any more.
+            WorkerError: no agent is left.
+            DivergedError: no agent is left that has finite gradients.
+            FileError: what is on disk is not what the checkpoint recorded.
             StorageError: the run directory could not be written.
             Interrupted: a signal ended the run; what was finished is saved.
         """
-        with self._signals_ask_to_stop(), self._recorder:
-            if self._exchange is not None:
-                self._recorder.save_objective(self._exchange.params, self._exchange.status)
-            if self._num_workers == 0:
-                self._run_here()
-            else:
-                self._run_in_processes()
-            self._progress.update(self._snapshot())
-        is_complete = self._recorder.finished_rounds == self._plan.config.num_rounds
-        if self._signal is not None and not is_complete:
+        with self._signals_ask_to_stop():
+            while not self._run_generation():
+                pass
+        assert self._start is not None
+        manifest = self._start.manifest
+        if self._signal is not None and manifest.rounds < self._plan.config.num_rounds:
             raise Interrupted(
-                f"{signal.Signals(self._signal).name} ended the run after round "
-                f"{self._recorder.finished_rounds} of {self._plan.config.num_rounds}; "
-                f"objective, replay and metrics are in '{self._plan.run.path}'",
+                f"{signal.Signals(self._signal).name} ended the run after round {manifest.rounds} "
+                f"of {self._plan.config.num_rounds}; {self._how_to_continue()}",
                 self._signal,
             )
 
-    def _worker_plan(self, specs: Sequence[AgentSpec]) -> WorkerPlan:
+    def _run_generation(self) -> bool:
+        """Run from the newest checkpoint on; return False where a worker was lost on the way."""
+        if self._start is None:
+            # What an attempt left that died before its first checkpoint.
+            shutil.rmtree(self._plan.run.buffer, ignore_errors=True)
+        try:
+            with Generation(
+                self._plan, self._start, self._stop, self._quarantined, self._announce
+            ) as generation:
+                try:
+                    self._run_workers(generation)
+                finally:
+                    self._start = generation.saved
+                    if generation.has_saved:
+                        self._losses.clear()
+        except WorkerLost as loss:
+            self._answer_loss(loss)
+            return False
+        except StorageError as error:
+            raise StorageError(f"{error}; {self._how_to_continue()}") from error
+        return True
+
+    def _run_workers(self, generation: Generation) -> None:
+        pulses = PulseBoard(max(1, generation.num_workers))
+        if generation.num_workers == 0:
+            self._run_here(generation, pulses)
+            return
+        timeout_s = self._plan.config.supervision.hang_timeout_s
+        watchdog = Watchdog(pulses, generation.num_workers, timeout_s)
+        plans = [
+            self._worker_plan(generation, pulses, number)
+            for number in range(generation.num_workers)
+        ]
+        Crew(generation, watchdog, lambda: self._show(generation)).run(plans)
+
+    def _run_here(self, generation: Generation, pulses: PulseBoard) -> None:
+        """Run all agents in this process: the serial twin, with identical results."""
+        prepare_torch()
+
+        def ask(report: Report) -> Order:
+            order = generation.order([report])
+            self._show(generation)
+            return order
+
+        def hand_in(saved: Saved) -> None:
+            generation.commit([saved])
+
+        Worker(self._worker_plan(generation, pulses, 0)).run(ask, hand_in)
+        self._show(generation)
+
+    def _worker_plan(self, generation: Generation, pulses: PulseBoard, number: int) -> WorkerPlan:
+        specs = generation.specs[number :: max(1, generation.num_workers)]
         params = self._plan.objective_params
-        if self._exchange is not None:
-            params = {spec.agent_id: self._exchange.params for spec in specs}
+        if generation.exchange is not None:
+            params = {spec.agent_id: generation.exchange.params for spec in specs}
         return WorkerPlan(
+            number=number,
             config=self._plan.config,
             run=replace(self._plan.run, path=self._plan.run.path.resolve()),
             specs=tuple(specs),
             shape=self._plan.shape,
             objective_params={spec.agent_id: params[spec.agent_id] for spec in specs},
-            exchange=self._exchange,
+            exchange=generation.exchange,
+            checkpoint=self._start,
             board=self._board,
+            pulses=pulses,
             stop=self._stop,
         )
 
-    def _run_here(self) -> None:
-        """Run all agents in this process: the serial twin, with identical results."""
-        prepare_torch()
-
-        def end_round(report: RoundReport) -> bool:
-            self._record(report)
-            self._progress.update(self._snapshot())
-            return not self._stop.is_requested
-
-        Worker(self._worker_plan(self._plan.specs)).run(end_round)
-
-    def _run_in_processes(self) -> None:
-        # Workers are single-threaded; set before they import torch, whose pools read it once.
-        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-        with ExitStack() as stack:
-            for number in range(self._num_workers):
-                specs = self._plan.specs[number :: self._num_workers]
-                with stop_signals_held_back():
-                    handle = WorkerHandle(number, self._worker_plan(specs))
-                    self._handles.append(handle)
-                    stack.callback(handle.kill)
-            while not all(handle.is_finished for handle in self._handles):
-                self._serve()
-                self._progress.update(self._snapshot())
-
-    def _serve(self) -> None:
-        """Handle what workers have said within the next moment."""
-        waiting = [handle for handle in self._handles if not handle.is_finished]
-        ready = wait(
-            [*(each.connection for each in waiting), *(each.sentinel for each in waiting)],
-            timeout=_POLL_S,
+    def _answer_loss(self, loss: WorkerLost) -> None:
+        """Count the loss; leave its agent out from now on if it was one too many."""
+        limit = self._plan.config.supervision.max_restarts
+        self._losses[loss.agent_id] += 1
+        losses = self._losses[loss.agent_id]
+        self._restarts += 1
+        where = "the beginning" if self._start is None else self._start.path.name
+        if losses <= limit:
+            self._announce(f"{loss}; everyone goes on from {where} (restart {losses} of {limit})")
+            return
+        reason = f"its worker was lost {losses} times in a row, the last time: {loss}"
+        self._quarantined[loss.agent_id] = reason
+        self._announce(
+            f"{agent_name(loss.agent_id)} is left out: {reason}; the others go on from {where}"
         )
-        for handle in waiting:
-            if handle.connection in ready:
-                self._receive(handle)
-            elif handle.sentinel in ready:
-                # The worker ended; what it said just before may have arrived since `wait`.
-                if not handle.connection.poll():
-                    raise WorkerError(handle.epitaph())
-                self._receive(handle)
+        quarantined = {agent_name(agent): why for agent, why in self._quarantined.items()}
+        if self._start is not None:
+            quarantined |= self._start.manifest.quarantined
+        if len(quarantined) == len(self._plan.specs):
+            raise nobody_left(quarantined, self._plan.run)
 
-    def _receive(self, handle: WorkerHandle) -> None:
-        try:
-            message = handle.connection.recv()
-        except (EOFError, OSError) as error:
-            raise WorkerError(handle.epitaph()) from error
-        if message is None:
-            handle.is_finished = True
-        elif isinstance(message, WorkerFailure):
-            raise _as_error(message, handle)
-        else:
-            self._answer(handle, message)
+    def _announce(self, event: str) -> None:
+        record_event(self._plan.run, event)
+        self._progress.announce(event)
 
-    def _answer(self, handle: WorkerHandle, report: RoundReport) -> None:
-        """Reply to a report; a population in lock-step waits for its slowest member."""
-        is_round_complete = self._record(report)
-        proceed = not self._stop.is_requested
-        if self._exchange is None:
-            handle.reply(proceed)
-        elif is_round_complete:
-            self._progress.update(self._snapshot())  # of the round's end: nobody plays on yet
-            for each in self._handles:
-                each.reply(proceed)
+    def _how_to_continue(self) -> str:
+        run = self._plan.run
+        if self._start is None:
+            return "nothing is saved yet"
+        return f"saved as {self._start.path.name}, continue with: mgrl resume {run.path}"
 
-    def _record(self, report: RoundReport) -> bool:
-        """Record a report, and the round if it was the last one missing; return whether it was."""
-        self._recorder.record(report, elapsed_s=time.monotonic() - self._started_s)
-        if not self._recorder.is_complete(report.round_index):
-            return False
-        status = self._exchange.status if self._exchange is not None else None
-        self._recorder.finish_round(report.round_index, status)
-        if self._exchange is not None and status is not None:
-            self._recorder.save_objective(self._exchange.params, status)
-            if status.barren_meetings >= _BARREN_MEETINGS_TO_DIVERGE:
-                raise DivergedError(
-                    f"no agent has had a finite meta-gradient for {status.barren_meetings} "
-                    f"meta-steps; the last objective is '{self._plan.run.objective}', "
-                    "try a smaller --set objective.learning_rate or meta.inner_step_size"
-                )
-        return True
+    def _show(self, generation: Generation) -> None:
+        self._progress.update(self._snapshot(generation))
 
-    def _snapshot(self) -> RunSnapshot:
+    def _snapshot(self, generation: Generation) -> RunSnapshot:
         config = self._plan.config
-        agents = tuple(self._board.read(spec) for spec in self._plan.specs)
-        elapsed_s = time.monotonic() - self._started_s
+        agents = tuple(self._agent_snapshot(spec, generation) for spec in self._plan.specs)
+        elapsed_s = generation.elapsed_s
         steps = sum(agent.env_steps for agent in agents)
         rate = steps / elapsed_s if elapsed_s > 0 else 0.0
-        remaining = max(0, config.steps * len(agents) - steps)
-        objective = None
-        if self._exchange is not None:
-            status = self._exchange.status
-            gains = [agent.gain for agent in agents if not math.isnan(agent.gain)]
-            objective = ObjectiveSnapshot(
-                version=status.version,
-                parameter_norm=float(self._exchange.params.norm()),
-                gradient_norm=status.gradient_norm,
-                gain=sum(gains) / len(gains) if gains else math.nan,
-            )
+        active = [agent for agent in agents if agent.state is not AgentState.QUARANTINED]
+        remaining = sum(max(0, config.steps - agent.env_steps) for agent in active)
+        saved = generation.saved.manifest.rounds if generation.saved is not None else 0
         return RunSnapshot(
             name=self._plan.run.name,
             kind=config.kind,
             agents=agents,
-            objective=objective,
-            round_index=self._recorder.finished_rounds,
+            objective=_objective_snapshot(generation, agents),
+            round_index=generation.rounds,
             num_rounds=config.num_rounds,
             steps_per_agent=config.steps,
             elapsed_s=elapsed_s,
             agent_steps_per_s=rate,
             eta_s=remaining / rate if rate > 0 else math.nan,
-            saved_rounds=self._recorder.finished_rounds,
+            saved_rounds=saved,
+            restarts=self._restarts,
         )
+
+    def _agent_snapshot(self, spec: AgentSpec, generation: Generation) -> AgentSnapshot:
+        snapshot = self._board.read(spec)
+        if agent_name(spec.agent_id) in generation.quarantined:
+            return replace(snapshot, state=AgentState.QUARANTINED)
+        return snapshot
 
     @contextmanager
     def _signals_ask_to_stop(self) -> Generator[None]:
@@ -251,7 +230,7 @@ class Coordinator:
 
         def handle(number: int, _frame: FrameType | None) -> None:
             if self._signal is not None:
-                raise Interrupted("stopped at once; the round in progress is not saved", number)
+                raise Interrupted(f"stopped at once; {self._how_to_continue()}", number)
             self._signal = number
             self._stop.request()
 
@@ -268,10 +247,16 @@ class Coordinator:
                 signal.signal(number, handler)
 
 
-def _as_error(failure: WorkerFailure, handle: WorkerHandle) -> MgrlError:
-    """Return a worker's failure as the coordinator's own, traceback attached for --debug."""
-    kinds = {kind.exit_code: kind for kind in MgrlError.__subclasses__() if kind is not Interrupted}
-    kind = kinds.get(failure.exit_code, MgrlError)
-    error = kind(f"{failure.message}; worker log: {handle.log}")
-    error.add_note(failure.details)
-    return error
+def _objective_snapshot(
+    generation: Generation, agents: Sequence[AgentSnapshot]
+) -> ObjectiveSnapshot | None:
+    if generation.exchange is None:
+        return None
+    status = generation.exchange.status
+    gains = [agent.gain for agent in agents if not math.isnan(agent.gain)]
+    return ObjectiveSnapshot(
+        version=status.version,
+        parameter_norm=float(generation.exchange.params.norm()),
+        gradient_norm=status.gradient_norm,
+        gain=sum(gains) / len(gains) if gains else math.nan,
+    )

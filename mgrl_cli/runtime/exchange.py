@@ -3,12 +3,12 @@
 Everything lives in shared memory. Each slot has one writer, the worker that runs the agent. α and
 its Adam state are written only inside `_combine`, which exactly one process runs, the last to
 arrive, while all others wait; gradients are summed in float64 in agent order. So the result depends
-neither on timing nor on how agents are spread over workers. There is no lock around the slots that
-a killed worker could take with it: a wait ends with its timeout, or when the coordinator kills the
-worker.
+neither on timing nor on how agents are spread over workers.
+
+A worker that dies may take the barrier's lock with it, so after a death nobody who shared an
+exchange goes on with it: the coordinator kills them all and starts again with a new one.
 """
 
-import threading
 from multiprocessing import get_context
 from typing import NamedTuple, Protocol, final
 
@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mgrl_cli.errors import WorkerError
 from mgrl_cli.runtime.stop import StopRequest
 
 _EMPTY, _FINITE, _NOT_FINITE = 0, 1, 2
@@ -28,14 +27,12 @@ class ExchangeStatus(NamedTuple):
 
     version: int
     """Meta-steps applied."""
-    meetings: int
-    """Meetings held, whether or not anyone contributed."""
     gradient_norm: float
     """Norm of the combined gradient of the last meta-step; 0 before the first."""
     skipped_gradients: int
     """Contributions left out so far because they were not finite."""
     barren_meetings: int
-    """Meetings in a row in which every contribution was left out."""
+    """Meetings in a row, up to the last, in which every contribution was left out."""
 
 
 class _Barrier(Protocol):
@@ -71,8 +68,8 @@ class Exchange:
         self._first_moment = torch.zeros(size).share_memory_()
         self._second_moment = torch.zeros(size).share_memory_()
         self._adam_steps = torch.zeros(()).share_memory_()
-        self._counters = torch.zeros(4, dtype=torch.int64).share_memory_()
-        """version, meetings, skipped_gradients, barren_meetings"""
+        self._counters = torch.zeros(3, dtype=torch.int64).share_memory_()
+        """version, skipped_gradients, barren_meetings"""
         self._gradient_norm = torch.zeros((), dtype=torch.float64).share_memory_()
         self._stop = stop
         self._stop_agreed = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -88,31 +85,36 @@ class Exchange:
         self._slot_states[agent_id] = _FINITE if is_finite else _NOT_FINITE
         return is_finite
 
-    def meet(self, timeout_s: float) -> bool:
-        """Wait for all workers, update α once; return True where everyone is to stop.
+    def meet(self) -> bool:
+        """Wait for all workers; update α once if anyone contributed; return whether all stop.
 
-        Args:
-            timeout_s: longest wait for the slowest worker.
-
-        Raises:
-            WorkerError: a worker did not arrive in time.
+        The wait has no end of its own: the coordinator ends all workers when one of them is gone.
         """
         if self._barrier is None:
             self._combine()
         else:
-            try:
-                self._barrier.wait(timeout_s)
-            except threading.BrokenBarrierError as error:
-                raise WorkerError(
-                    f"a worker did not reach the meta-step within {timeout_s:.0f} s; see logs/"
-                ) from error
+            self._barrier.wait()
         return bool(self._stop_agreed)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return α and all that its next steps depend on, by name: shared, no copies.
+
+        Touch them only while no worker is in a meeting. Slots are empty between meta-steps.
+        """
+        return {
+            "params": self.params,
+            "first_moment": self._first_moment,
+            "second_moment": self._second_moment,
+            "adam_steps": self._adam_steps,
+            "counters": self._counters,
+            "gradient_norm": self._gradient_norm,
+        }
 
     @property
     def status(self) -> ExchangeStatus:
         """The objective's present figures; exact only while no worker is in a meta-step."""
-        version, meetings, skipped, barren = (int(x) for x in self._counters)
-        return ExchangeStatus(version, meetings, float(self._gradient_norm), skipped, barren)
+        version, skipped, barren = (int(x) for x in self._counters)
+        return ExchangeStatus(version, float(self._gradient_norm), skipped, barren)
 
     def _combine(self) -> None:
         """Apply α ← α - Adam(mean of the finite g_i) and clear the slots."""
@@ -127,9 +129,11 @@ class Exchange:
             self._gradient_norm.copy_(mean.norm())
             self._adam_step(mean.to(self.params.dtype))
             self._counters[0] += 1
-        self._counters[1] += 1
-        self._counters[2] += skipped
-        self._counters[3] = self._counters[3] + 1 if skipped and not finite else 0
+        self._counters[1] += skipped
+        if finite:
+            self._counters[2] = 0
+        elif skipped:
+            self._counters[2] += 1
         self._slot_states.zero_()
         # All workers read the agreement, not the request, so they stop at the same meta-step.
         self._stop_agreed.fill_(int(self._stop.is_requested))

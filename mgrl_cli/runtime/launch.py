@@ -1,13 +1,15 @@
-"""From settings to a run: check environments, claim the directory, start the coordinator."""
+"""From settings to a run: check environments, claim the directory, lock it, start it."""
 
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from envs.preflight import check_environment
 from envs.quiet import quiet_libraries
 from envs.registry import make
 from mgrl_cli.agents.population import (
@@ -23,22 +25,33 @@ from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import UsageError
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory
+from mgrl_cli.run_dir.lock import locked
 from mgrl_cli.run_dir.settings import write_settings
-from mgrl_cli.runtime.coordinator import Coordinator, Progress, RunPlan
+from mgrl_cli.runtime.coordinator import Coordinator, Progress
+from mgrl_cli.runtime.generation import RunPlan
 
 
-def check_environments(config: RunConfig) -> None:
-    """Make every environment once, where nothing can be lost yet.
+def check_environments(config: RunConfig, say: Callable[[str], None]) -> None:
+    """Play every environment for a moment, where nothing can be lost yet.
+
+    Args:
+        config: names them.
+        say: told in one line of what is odd about one.
 
     Raises:
-        EnvironmentSetupError: unknown environment, missing extra, unsupported spaces, bad options.
+        EnvironmentSetupError: unknown environment, missing extra, unsupported spaces, bad options,
+            or it breaks its contract.
+        EnvironmentFailure: it raised.
         UsageError: an episode could be longer than the replay.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # `module:Name-v0` may name a module of the user's, here
     with quiet_libraries():
         for env in config.envs:
-            made = make(env.id, env.kwargs, env.randomise)
+            make_one = partial(make, env.id, env.kwargs, env.randomise)
+            for warning in check_environment(make_one):
+                say(warning)
+            made = make_one()
             made.close()
             if made.max_episode_steps > config.replay.capacity:
                 raise UsageError(
@@ -121,17 +134,8 @@ def meta_train(
         progress: what shows the run.
         workers: processes; None: one per agent, 0: everything in this process.
     """
-    specs = agent_specs(config)
-    plan = RunPlan(
-        config=config,
-        run=run,
-        specs=specs,
-        shape=objective_shape(config),
-        objective_params={},
-        initial_params=fresh_objective(config),
-        workers=len(specs) if workers is None else workers,
-    )
-    Coordinator(plan, progress).execute()
+    with locked(run):
+        Coordinator(meta_train_plan(config, run, workers), progress).execute()
 
 
 def meta_test(
@@ -153,9 +157,31 @@ def meta_test(
         progress: what shows the run.
         workers: processes; None: one per core, 0: everything in this process.
     """
+    with locked(run):
+        objective.save(run.objective)
+        Coordinator(meta_test_plan(config, run, objective, workers), progress).execute()
+
+
+def meta_train_plan(config: RunConfig, run: RunDirectory, workers: int | None) -> RunPlan:
+    """Return the plan of a meta-training; arguments as in `meta_train`."""
     specs = agent_specs(config)
-    objective.save(run.objective)
-    plan = RunPlan(
+    return RunPlan(
+        config=config,
+        run=run,
+        specs=specs,
+        shape=objective_shape(config),
+        objective_params={},
+        initial_params=fresh_objective(config),
+        workers=len(specs) if workers is None else workers,
+    )
+
+
+def meta_test_plan(
+    config: RunConfig, run: RunDirectory, objective: LearnedObjective, workers: int | None
+) -> RunPlan:
+    """Return the plan of a meta-test; arguments as in `meta_test`."""
+    specs = agent_specs(config)
+    return RunPlan(
         config=config,
         run=run,
         specs=specs,
@@ -164,7 +190,6 @@ def meta_test(
         initial_params=None,
         workers=_usable_cores(specs) if workers is None else workers,
     )
-    Coordinator(plan, progress).execute()
 
 
 def _frozen_params(spec: AgentSpec, config: RunConfig, objective: LearnedObjective) -> Tensor:

@@ -1,6 +1,13 @@
-"""Keeps the run directory of a run in progress: metrics, objective and its history, event files."""
+"""Keeps what a run in progress shows of itself: metrics, objectives, event files, events.
 
+All of it can be cut back to a checkpoint. The only writer of these files.
+"""
+
+import json
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Self, final
 
 from torch import Tensor
@@ -8,21 +15,27 @@ from torch import Tensor
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.algorithm.objective_network import ObjectiveShape
 from mgrl_cli.config import RunConfig
+from mgrl_cli.errors import StorageError
 from mgrl_cli.objective_file import LearnedObjective, ObjectiveMetadata
+from mgrl_cli.run_dir.atomic import explain_os_error, write_atomically
+from mgrl_cli.run_dir.checkpoints import Checkpoint
+from mgrl_cli.run_dir.file_record import FileRecord
 from mgrl_cli.run_dir.layout import RunDirectory
-from mgrl_cli.run_dir.metrics import append_row
+from mgrl_cli.run_dir.manifest import OBJECTIVE_NAME
+from mgrl_cli.run_dir.metrics_file import MetricsFile
 from mgrl_cli.run_dir.settings import package_versions
 from mgrl_cli.run_dir.tensorboard_log import TensorBoardLog
 from mgrl_cli.runtime.exchange import ExchangeStatus
-from mgrl_cli.runtime.worker import MetricsRow, RoundReport
+from mgrl_cli.runtime.messages import MetricsRow
 
 _HISTORY_ROUNDS = 10
 """Rounds between two objectives kept for testing along the way."""
+_HISTORY_NAME = re.compile(r"round-([0-9]+)\.safetensors")
 
 
 @final
 class Recorder:
-    """Writes what the workers report. The only writer of metrics and objective files."""
+    """Writes what the workers report."""
 
     def __init__(
         self,
@@ -30,18 +43,26 @@ class Recorder:
         config: RunConfig,
         shape: ObjectiveShape,
         specs: Sequence[AgentSpec],
+        start: Checkpoint | None,
     ) -> None:
-        """Prepare to record; nothing is written yet."""
+        """Begin to record, or cut back what is there to a checkpoint.
+
+        Raises:
+            FileError: what is there does not begin with what the checkpoint recorded.
+            StorageError: the operating system refused.
+        """
         self._run = run
         self._config = config
         self._shape = shape
         self._environments = tuple(dict.fromkeys(spec.env.id for spec in specs))
-        self._num_agents = len(specs)
-        self._pending: dict[int, list[MetricsRow]] = {}
-        self._event_log = TensorBoardLog(run.tensorboard)
-        self._is_interrupted = False
-        self.finished_rounds = 0
-        """Rounds that every agent has completed, updates included."""
+        rounds = start.manifest.rounds if start is not None else 0
+        paths = [run.population_metrics, *(run.agent_metrics(spec.agent_id) for spec in specs)]
+        self._files = {path.name: _metrics_file(path, start) for path in paths}
+        self._event_log = TensorBoardLog(
+            run.tensorboard, purge_from=rounds * config.schedule.round_steps + 1
+        )
+        if start is not None:
+            _cut_back_objectives(run, start)
 
     def __enter__(self) -> Self:
         """Start recording."""
@@ -51,43 +72,53 @@ class Recorder:
         """Flush and close the event files."""
         self._event_log.close()
 
-    def record(self, report: RoundReport, *, elapsed_s: float) -> None:
-        """Append each agent's row; `elapsed_s` is the one column that is not reproducible."""
-        for row in report.rows:
-            agent_id = int(str(row["agent_id"]))
-            append_row(self._run.agent_metrics(agent_id), {**row, "elapsed_s": elapsed_s})
-            self._event_log.add(f"agent-{agent_id:03d}", row)
-        self._pending.setdefault(report.round_index, []).extend(report.rows)
-        self._is_interrupted |= report.interrupted
+    def record_round(
+        self,
+        round_index: int,
+        rows: Sequence[MetricsRow],
+        status: ExchangeStatus | None,
+        elapsed_s: float,
+    ) -> None:
+        """Append a round that every agent has finished.
 
-    def is_complete(self, round_index: int) -> bool:
-        """Return whether every agent has reported the round."""
-        return len(self._pending.get(round_index, ())) == self._num_agents
+        Args:
+            round_index: from 1.
+            rows: one per agent.
+            status: of the exchange, where there is one.
+            elapsed_s: the one column that is not reproducible.
 
-    def finish_round(self, round_index: int, status: ExchangeStatus | None) -> None:
-        """Append the population's row of a round that every agent has reported."""
-        rows = sorted(self._pending.pop(round_index), key=lambda row: int(str(row["agent_id"])))
-        if not self._is_interrupted:
-            self.finished_rounds = max(self.finished_rounds, round_index)
-        population: MetricsRow = {
-            "round": round_index,
-            "env_steps": sum(int(str(row["env_steps"])) for row in rows),
-        }
-        # Returns of different environments have no common scale, so they get no common mean.
-        for name in ("gain", "cosine", "action_slack"):
-            population[name] = _mean(rows, name)
-        if status is not None:
-            population |= {
-                "objective_version": status.version,
-                "meta_gradient_norm": status.gradient_norm,
-                "skipped_gradients": status.skipped_gradients,
-            }
-        append_row(self._run.population_metrics, population)
-        self._event_log.add("population", population)
+        Raises:
+            StorageError: the operating system refused.
+        """
+        step = round_index * self._config.schedule.round_steps
+        rows = sorted(rows, key=lambda row: int(str(row["agent_id"])))
+        for row in rows:
+            path = self._run.agent_metrics(int(str(row["agent_id"])))
+            self._files[path.name].append({**row, "elapsed_s": elapsed_s})
+            self._event_log.add(path.stem, row, step)
+        population = _population_row(round_index, rows, status)
+        self._files[self._run.population_metrics.name].append(population)
+        self._event_log.add("population", population, step)
 
-    def save_objective(self, params: Tensor, status: ExchangeStatus) -> None:
-        """Replace the current objective, and keep a copy every 10 rounds and at the last one."""
-        config, rounds = self._config, self.finished_rounds
+    def metrics(self) -> dict[str, FileRecord]:
+        """Return the record of every metrics file, all of it on disk.
+
+        Raises:
+            StorageError: the operating system refused.
+        """
+        for file in self._files.values():
+            file.sync()
+        return {name: file.record for name, file in self._files.items()}
+
+    def objective(self, params: Tensor, status: ExchangeStatus, rounds: int) -> LearnedObjective:
+        """Return the objective as a file describes it.
+
+        Args:
+            params: α; copied.
+            status: of the exchange.
+            rounds: finished by everyone.
+        """
+        config = self._config
         metadata = ObjectiveMetadata(
             width=self._shape.width,
             signal_features=self._shape.signal_features,
@@ -100,16 +131,81 @@ class Recorder:
             inner_step_size=config.meta.inner_step_size,
             environments=self._environments,
             steps_per_agent=min(rounds * config.schedule.round_steps, config.steps),
-            agents=self._num_agents,
+            agents=config.agents,
             meta_steps=status.version,
             seed=config.seed,
             packages=package_versions(),
         )
-        objective = LearnedObjective(params.clone(), metadata)
+        return LearnedObjective(params.clone(), metadata)
+
+    def save_objective(self, objective: LearnedObjective, *, finished_round: int | None) -> None:
+        """Replace the current objective; keep a copy every 10 rounds and at the last one.
+
+        Args:
+            objective: as it is now.
+            finished_round: the round that has just ended; None in the middle of one.
+
+        Raises:
+            StorageError: the operating system refused.
+        """
         objective.save(self._run.objective)
-        is_kept = rounds % _HISTORY_ROUNDS == 0 or rounds == config.num_rounds
-        if is_kept and not self._is_interrupted:
-            objective.save(self._run.objective_at(rounds))
+        if finished_round is None:
+            return
+        if finished_round % _HISTORY_ROUNDS == 0 or finished_round == self._config.num_rounds:
+            objective.save(self._run.objective_at(finished_round))
+
+
+def record_event(run: RunDirectory, event: str) -> None:
+    """Append what happened to the run, with the time, to `logs/events.jsonl`.
+
+    Raises:
+        StorageError: the operating system refused.
+    """
+    line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event})
+    try:
+        with run.events.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise StorageError(explain_os_error(error, f"append to '{run.events}'")) from error
+
+
+def _metrics_file(path: Path, start: Checkpoint | None) -> MetricsFile:
+    if start is None:
+        return MetricsFile(path)
+    return MetricsFile.cut_back(path, start.manifest.metrics[path.name])
+
+
+def _cut_back_objectives(run: RunDirectory, start: Checkpoint) -> None:
+    """Give the run the checkpoint's objective, and drop the history of what came after it."""
+    try:
+        content = (start.path / OBJECTIVE_NAME).read_bytes()
+        for path in run.objectives.glob("round-*.safetensors"):
+            match = _HISTORY_NAME.fullmatch(path.name)
+            if match is not None and int(match[1]) > start.manifest.rounds:
+                path.unlink()
+    except OSError as error:
+        raise StorageError(explain_os_error(error, f"cut back '{run.path}'")) from error
+    write_atomically(run.objective, content)
+
+
+def _population_row(
+    round_index: int, rows: Sequence[MetricsRow], status: ExchangeStatus | None
+) -> MetricsRow:
+    row: MetricsRow = {
+        "round": round_index,
+        "env_steps": sum(int(str(row["env_steps"])) for row in rows),
+        "agents": len(rows),
+    }
+    # Returns of different environments have no common scale, so they get no common mean.
+    for name in ("gain", "cosine", "action_slack"):
+        row[name] = _mean(rows, name)
+    if status is not None:
+        row |= {
+            "objective_version": status.version,
+            "meta_gradient_norm": status.gradient_norm,
+            "skipped_gradients": status.skipped_gradients,
+        }
+    return row
 
 
 def _mean(rows: Sequence[MetricsRow], name: str) -> float | None:

@@ -1,56 +1,50 @@
 """What runs agents: the loop of rounds, the same in a worker process and in the serial twin.
 
-A round is play, then updates in lock-step, then evaluation and a commit of the replay. At its end
-the coordinator is told and decides whether to go on.
+A round is play, then updates in lock-step, then evaluation and a commit of the replay. At its end,
+or where a stop was asked for, the worker rests: it reports and does what it is told.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from envs.errors import EnvironmentFailure
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.population import AgentSpec
+from mgrl_cli.agents.saved_agent import SavedAgent, save_agent
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
 from mgrl_cli.config import RunConfig
-from mgrl_cli.errors import WorkerError
+from mgrl_cli.replay.digest import ReplayPosition
 from mgrl_cli.replay.log import ReplayLog
-from mgrl_cli.run_dir.layout import RunDirectory
-from mgrl_cli.run_dir.settings import package_versions
+from mgrl_cli.run_dir.build import THREADS
+from mgrl_cli.run_dir.checkpoints import Checkpoint
+from mgrl_cli.run_dir.layout import RunDirectory, agent_name
+from mgrl_cli.runtime.agent_files import (
+    create_log,
+    part_name,
+    replay_record,
+    restore_from,
+    write_agent,
+)
 from mgrl_cli.runtime.board import StatusBoard
 from mgrl_cli.runtime.exchange import Exchange
+from mgrl_cli.runtime.messages import Departure, Order, Report, Saved
+from mgrl_cli.runtime.pulse import Pulse, PulseBoard
 from mgrl_cli.runtime.stop import StopRequest
 
-_MEETING_TIMEOUT_S = 1200.0
-"""Longest wait for the slowest worker; far above any round of play and evaluation."""
 _UPDATES_PER_POST = 50
 """Updates between two looks of the live view at an agent."""
-
-MetricsRow = dict[str, float | int | str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class RoundReport:
-    """What the agents of one lock-step group did in a round."""
-
-    round_index: int
-    rows: list[MetricsRow]
-    interrupted: bool
-    """True where a stop was agreed before the round's updates were complete."""
-
-
-EndRound = Callable[[RoundReport], bool]
-"""Tells the coordinator that a round has ended; returns whether to go on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerPlan:
     """Everything a worker needs; sent to its process once, shared tensors included."""
 
+    number: int
     config: RunConfig
     run: RunDirectory
     specs: tuple[AgentSpec, ...]
@@ -59,8 +53,18 @@ class WorkerPlan:
     """Objective parameters of each agent; with an exchange, the shared α for all of them."""
     exchange: Exchange | None
     """None where the objective is frozen and agents are independent."""
+    checkpoint: Checkpoint | None
+    """Where to continue from; None: at the beginning."""
     board: StatusBoard
+    pulses: PulseBoard
     stop: StopRequest
+
+
+class _Moment(NamedTuple):
+    """An agent and its replay log as they were."""
+
+    agent: SavedAgent
+    replay: ReplayPosition
 
 
 @final
@@ -68,91 +72,163 @@ class Worker:
     """Runs a list of agents, round by round."""
 
     def __init__(self, plan: WorkerPlan) -> None:
-        """Make the agents and their replay logs.
+        """Make the agents and their replay logs, fresh or as a checkpoint has them.
 
         Raises:
             EnvironmentSetupError: an environment cannot be made.
+            EnvironmentFailure: an environment's constructor raised.
+            FileError: the checkpoint or the replay is not what it should be.
+            StorageError: the operating system refused.
         """
         self._plan = plan
         self._config = plan.config
+        self._rounds = plan.checkpoint.manifest.rounds if plan.checkpoint is not None else 0
+        self._pulse = Pulse(plan.pulses, plan.number, plan.specs[0].agent_id)
+        self._agents: list[Agent] = []
+        self._logs: dict[int, ReplayLog] = {}
         network = ObjectiveNetwork(plan.shape, compiled=plan.config.objective.compiled)
-        self._agents = [
-            Agent(spec, plan.config, network, plan.objective_params[spec.agent_id])
-            for spec in plan.specs
-        ]
-        self._logs = {
-            agent.spec.agent_id: _create_log(plan.run.agent_buffer(agent.spec.agent_id), agent)
-            for agent in self._agents
-        }
+        for spec in plan.specs:
+            self._enter(spec, network)
+        self._round_start: list[_Moment] = []
+        """What the agents were before the round in progress, should its play be discarded."""
+        self._is_play_discarded = False
 
-    def run(self, end_round: EndRound) -> None:
-        """Run all rounds, or as many as the coordinator wants.
+    def _enter(self, spec: AgentSpec, network: ObjectiveNetwork) -> None:
+        plan = self._plan
+        self._pulse.work_on(spec.agent_id)
+        params = plan.objective_params[spec.agent_id]
+        agent = Agent(spec, plan.config, network, params, self._pulse.beat)
+        if plan.checkpoint is None:
+            self._logs[spec.agent_id] = create_log(plan.run, agent)
+        else:
+            self._logs[spec.agent_id] = restore_from(plan.checkpoint, plan.run, agent)
+        self._agents.append(agent)
+        plan.board.post(agent)
 
-        Agents that share an objective go in lock-step; independent ones round by round in turn.
+    def run(self, ask: Callable[[Report], Order], hand_in: Callable[[Saved], None]) -> None:
+        """Run rounds for as long as the coordinator orders it.
+
+        Args:
+            ask: takes the report of a worker at rest, returns what to do.
+            hand_in: takes what was saved.
 
         Raises:
-            WorkerError: an environment failed, or another worker did not keep up.
-            StorageError: the replay could not be written.
+            StorageError: the replay or a checkpoint could not be written.
         """
-        is_lock_step = self._plan.exchange is not None
-        groups = [self._agents] if is_lock_step else [[agent] for agent in self._agents]
         try:
-            for index in range(1, self._config.num_rounds + 1):
-                for group in groups:
-                    if not end_round(self._round(index, group)):
-                        return
+            report = self._report(is_interrupted=False)
+            while True:
+                order = ask(report)
+                if order.save_to is not None:
+                    hand_in(self._save(order.save_to, self._moments(order)))
+                if not order.proceed:
+                    return
+                report = self._round()
         finally:
             for agent in self._agents:
                 agent.close()
 
-    def _round(self, index: int, group: Sequence[Agent]) -> RoundReport:
-        round_steps = self._config.schedule.round_steps
-        first = (index - 1) * round_steps
-        last = min(index * round_steps, self._config.steps)
-        for agent in group:
-            agent.begin_round(index)
-            self._play(agent, last)
-        interrupted = self._update(range(first, last), group)
-        for agent in group:
-            if not interrupted:
-                self._guarded(agent, agent.evaluate_if_due)
-            self._commit(agent)
-            self._plan.board.post(agent)
-        return RoundReport(index, [agent.metrics_row() for agent in group], interrupted)
+    def _round(self) -> Report:
+        self._round_start = [self._moment(agent) for agent in self._agents]
+        first = self._rounds * self._config.schedule.round_steps
+        last = min(first + self._config.schedule.round_steps, self._config.steps)
+        if not (self._play(last) and self._update(first, last)):
+            return self._report(is_interrupted=True)
+        return self._finish()
 
-    def _play(self, agent: Agent, target_env_steps: int) -> None:
+    def _report(self, *, is_interrupted: bool) -> Report:
+        """Return the report of a worker that has not just ended a round."""
+        made = max((agent.counters.round_updates for agent in self._agents), default=0)
+        return Report(rounds=self._rounds, updates=made, is_interrupted=is_interrupted)
+
+    def _moment(self, agent: Agent) -> _Moment:
+        return _Moment(save_agent(agent), self._logs[agent.spec.agent_id].position)
+
+    def _play(self, last: int) -> bool:
+        """Let everyone play up to an env step; return False where a stop was asked for."""
         exchange = self._plan.exchange
         version = exchange.status.version if exchange is not None else 0
+        playing = [agent for agent in self._agents if not agent.counters.has_played]
+        for agent in playing:
+            self._pulse.work_on(agent.spec.agent_id)
+            agent.begin_round()
+            agent.play(last, version, partial(self._go_on, agent))
+        if self._meet():
+            self._is_play_discarded = True
+            return False
+        for agent in playing:
+            agent.counters.has_played = True
+        return True
 
-        def go_on() -> bool:
-            self._plan.board.post(agent)
-            return not self._plan.stop.is_requested
+    def _go_on(self, agent: Agent) -> bool:
+        self._plan.board.post(agent)
+        return not self._plan.stop.is_requested
 
-        self._guarded(agent, lambda: agent.play(target_env_steps, version, go_on))
+    def _update(self, first: int, last: int) -> bool:
+        """Make the round's updates; return False where a stop was agreed on the way."""
+        if self._plan.exchange is not None:
+            return self._update_group(self._agents, first, last)
+        return all(self._update_group([agent], first, last) for agent in self._agents)
 
-    def _update(self, update_indices: range, group: Sequence[Agent]) -> bool:
-        """Make the round's updates; return True where a stop was agreed on the way."""
-        learning = [agent for agent in group if agent.is_learning]
-        for j in update_indices:
-            for agent in learning:
-                agent.learn(j)
-            if j % self._config.schedule.policy_interval == 0 and self._meet(learning, j):
-                return True
+    def _update_group(self, group: Sequence[Agent], first: int, last: int) -> bool:
+        """Make the updates of agents that go in lock-step."""
+        made = max((agent.counters.round_updates for agent in group), default=0)
+        for j in range(first + made, last):
+            for agent in group:
+                if agent.is_learning:
+                    self._pulse.work_on(agent.spec.agent_id)
+                    agent.learn(j)
+            is_meta_step = j % self._config.schedule.policy_interval == 0
+            if is_meta_step:
+                self._contribute(group, j // self._config.schedule.policy_interval)
+            for agent in group:
+                agent.counters.round_updates = j + 1 - first
+            if is_meta_step and self._meet():
+                return False
             if j % _UPDATES_PER_POST == 0:
                 for agent in group:
                     self._plan.board.post(agent)
-        return False
+        return True
 
-    def _meet(self, learning: Sequence[Agent], update_index: int) -> bool:
-        """Contribute to the objective and wait for the others; return whether to stop."""
+    def _contribute(self, group: Sequence[Agent], meta_step: int) -> None:
         exchange = self._plan.exchange
         if exchange is None:
+            return
+        for agent in group:
+            if agent.is_learning:
+                self._pulse.work_on(agent.spec.agent_id)
+                gradient = agent.meta_gradient(meta_step)
+                agent.count_meta_gradient(exchange.contribute(agent.spec.agent_id, gradient))
+
+    def _meet(self) -> bool:
+        """Wait for the others, where there are any to wait for; return whether to stop."""
+        if self._plan.exchange is None:
             return self._plan.stop.is_requested
-        meta_step = update_index // self._config.schedule.policy_interval
-        for agent in learning:
-            is_finite = exchange.contribute(agent.spec.agent_id, agent.meta_gradient(meta_step))
-            agent.statistics.count("skipped_gradients", not is_finite)
-        return exchange.meet(_MEETING_TIMEOUT_S)
+        self._pulse.wait()
+        return self._plan.exchange.meet()
+
+    def _finish(self) -> Report:
+        """End the round: evaluate, commit, and part with agents in quarantine."""
+        rows: list[dict[str, float | int | str | None]] = []
+        departures: dict[int, Departure] = {}
+        for agent in self._agents:
+            self._pulse.work_on(agent.spec.agent_id)
+            agent.evaluate_if_due()
+            agent.end_round()
+            self._commit(agent)
+            rows.append(agent.metrics_row())
+            self._plan.board.post(agent)
+            if agent.health.quarantine:
+                departures[agent.spec.agent_id] = self._depart(agent)
+        self._agents = [agent for agent in self._agents if not agent.health.quarantine]
+        self._rounds += 1
+        return Report(rounds=self._rounds, rows=rows, departures=departures)
+
+    def _depart(self, agent: Agent) -> Departure:
+        log = self._logs[agent.spec.agent_id]
+        log.sync()
+        agent.close()
+        return Departure(agent.health.quarantine, replay_record(log.position))
 
     def _commit(self, agent: Agent) -> None:
         log = self._logs[agent.spec.agent_id]
@@ -161,34 +237,31 @@ class Worker:
         agent.new_episodes.clear()
         log.commit()
 
-    def _guarded(self, agent: Agent, action: Callable[[], None]) -> None:
-        """Name the agent in an environment's failure."""
-        try:
-            action()
-        except EnvironmentFailure as error:
-            raise WorkerError(f"agent {agent.spec.agent_id}: {error}") from error
+    def _moments(self, order: Order) -> list[_Moment]:
+        """Return what is to be saved of the agents: what they are, or were at the round's start."""
+        if self._is_play_discarded or self._rounds > order.rounds:
+            return self._round_start
+        for agent in self._agents:
+            self._commit(agent)
+        return [self._moment(agent) for agent in self._agents]
 
-
-def _create_log(path: Path, agent: Agent) -> ReplayLog:
-    env = agent.spec.env
-    return ReplayLog.create(
-        path,
-        obs_size=agent.environment.obs_size,
-        act_size=agent.environment.act_size,
-        attributes={
-            "environment": agent.environment.id,
-            "environment_kwargs": env.kwargs,
-            "environment_randomise": {name: list(bounds) for name, bounds in env.randomise.items()},
-            "action_low": agent.environment.action_low.tolist(),
-            "action_high": agent.environment.action_high.tolist(),
-            "agent_id": agent.spec.agent_id,
-            "rule": agent.spec.rule,
-            "packages": package_versions(),
-        },
-    )
+    def _save(self, staging: Path, moments: Sequence[_Moment]) -> Saved:
+        """Write every agent into the staging directory, its replay log first."""
+        saved = Saved({}, {}, {})
+        for moment in moments:
+            agent_id = moment.agent.record.agent_id
+            self._pulse.work_on(agent_id)
+            self._logs[agent_id].sync()
+            name = agent_name(agent_id)
+            saved.replay[name] = replay_record(moment.replay)
+            saved.files[part_name(agent_id)] = write_agent(staging, moment.agent)
+            evaluation = moment.agent.record.counters.last_evaluation
+            if evaluation is not None:
+                saved.evaluations[name] = evaluation
+        return saved
 
 
 def prepare_torch() -> None:
     """Make torch's results independent of the machine's idle cores, and denormals cheap."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     torch.set_flush_denormal(True)

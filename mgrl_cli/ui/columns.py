@@ -24,6 +24,8 @@ STATE_STYLES: dict[AgentState, str] = {
     AgentState.QUARANTINED: "bold red",
     AgentState.FINISHED: "bold blue",
 }
+_OUT_STYLE = "dim"
+"""Of a quarantined agent's figures: they stand still, its state stands out."""
 _BAR_WIDTH = 8
 _MIN_CURVE_WIDTH = 8
 _MAX_CURVE_WIDTH = 32
@@ -96,9 +98,12 @@ def choose_columns(snapshot: RunSnapshot, width: int) -> ChosenColumns:
 
 
 def _cell(column: Column, width: int, agent: AgentSnapshot, snapshot: RunSnapshot) -> Text:
+    is_out = agent.state is AgentState.QUARANTINED
+    style = _OUT_STYLE if is_out else column.style
     if column.is_curve:
-        return Text(sparkline(agent.returns, width), style=column.style)
-    style = STATE_STYLES[agent.state] if column.header == "state" else column.style
+        return Text(sparkline(agent.returns, width), style=style)
+    if column.header == "state":
+        style = STATE_STYLES[agent.state]
     text = Text(column.text(agent, snapshot), style=style)
     text.truncate(width, overflow="ellipsis")
     return text

@@ -1,4 +1,4 @@
-"""Progress for scripts: one JSON object per round.
+"""Progress for scripts: one JSON object per round or event.
 
 Knows nothing of terminals; the keys are the field names of `telemetry`.
 """
@@ -15,21 +15,36 @@ from mgrl_cli.ui.summary import state_name
 
 @final
 class JsonLinesProgress:
-    """Writes a JSON object on a line of its own to `stream` whenever a round has ended."""
+    """Writes a JSON object on a line of its own to `stream` for each round's end and each event.
+
+    A round that ends again, after the run went back to a checkpoint, is written again.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = GuardedStream(stream)
         self._last_round = 0
 
     def update(self, snapshot: RunSnapshot) -> None:
-        """Write one object if rounds have ended since the last one.
+        """Write one object if rounds have ended since the last update.
 
         Raises:
             StorageError: the stream cannot be written for another reason than a closed pipe.
         """
         if snapshot.round_index > self._last_round:
-            self._last_round = snapshot.round_index
-            self._stream.write(json.dumps(round_record(snapshot), allow_nan=False) + "\n")
+            self._write(round_record(snapshot))
+        self._last_round = snapshot.round_index  # back at times: a lost worker's rounds come again
+
+    def announce(self, event: str) -> None:
+        """Write `{"event": ...}`, the event whole and as it is.
+
+        Raises:
+            StorageError: the stream cannot be written for another reason than a closed pipe.
+        """
+        # Half a surrogate pair would make the line invalid for many a JSON reader.
+        self._write({"event": event.encode(errors="backslashreplace").decode()})
+
+    def _write(self, record: dict[str, object]) -> None:
+        self._stream.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def round_record(snapshot: RunSnapshot) -> dict[str, object]:

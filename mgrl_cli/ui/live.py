@@ -9,8 +9,10 @@ from typing import Self, TextIO, cast, final
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from mgrl_cli.telemetry import RunSnapshot
+from mgrl_cli.ui.event_text import event_text
 from mgrl_cli.ui.guarded_stream import GuardedStream
 from mgrl_cli.ui.panels import render_run
 
@@ -19,7 +21,8 @@ from mgrl_cli.ui.panels import render_run
 class LiveView:
     """Redraws a run in place; the last frame, then with every agent, stays on the screen.
 
-    A context manager. Text that others write to stderr meanwhile appears above the view.
+    A context manager. Events, and text that others write to stderr meanwhile, appear above the
+    view.
     """
 
     def __init__(self, console: Console) -> None:
@@ -65,3 +68,8 @@ class LiveView:
         size = self._console.size
         frame = render_run(snapshot, width=size.width, height=size.height)
         self._live.update(frame, refresh=True)
+
+    def announce(self, event: str) -> None:
+        """Print `event` above the view, where it stays."""
+        # The terminal wraps the line: a path in it can still be copied whole.
+        self._console.print(Text.assemble(("! ", "bold yellow"), event_text(event)), soft_wrap=True)

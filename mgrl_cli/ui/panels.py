@@ -9,10 +9,10 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from mgrl_cli.telemetry import AgentState, ObjectiveSnapshot, RunSnapshot
+from mgrl_cli.telemetry import ObjectiveSnapshot, RunSnapshot
 from mgrl_cli.ui.columns import bar_text, choose_columns
 from mgrl_cli.ui.number_text import count_text, duration_text, percent_text, small_text
-from mgrl_cli.ui.summary import count_states, run_fraction, total_env_steps
+from mgrl_cli.ui.summary import count_states, num_quarantined, run_fraction, total_env_steps
 
 _TITLED_FROM_HEIGHT = 16
 """Lower terminals get no section lines: agents matter more."""
@@ -101,8 +101,9 @@ def progress_lines(snapshot: RunSnapshot, width: int) -> list[Text]:
         ("elapsed", duration_text(snapshot.elapsed_s)),
         ("saved", saved),
     ]
-    num_lost = sum(agent.state is AgentState.QUARANTINED for agent in snapshot.agents)
-    if num_lost:
+    if snapshot.restarts:
+        items.append(("restarts", str(snapshot.restarts)))
+    if num_lost := num_quarantined(snapshot):
         items.append(("quarantined", str(num_lost)))
     return [bar, *_packed(items, width)]
 

@@ -1,11 +1,12 @@
-"""Progress for logs and pipes: one line per round, plain ASCII, no escape codes.
+"""Progress for logs and pipes: one line per round or event, plain ASCII, no escape codes.
 
 Knows nothing of terminals.
 """
 
 from typing import TextIO, final
 
-from mgrl_cli.telemetry import AgentState, RunSnapshot
+from mgrl_cli.telemetry import RunSnapshot
+from mgrl_cli.ui.event_text import event_text
 from mgrl_cli.ui.guarded_stream import GuardedStream
 from mgrl_cli.ui.number_text import (
     MISSING,
@@ -15,26 +16,44 @@ from mgrl_cli.ui.number_text import (
     return_text,
     small_text,
 )
-from mgrl_cli.ui.summary import mean_gain, mean_returns, run_fraction, total_env_steps
+from mgrl_cli.ui.summary import (
+    mean_gain,
+    mean_returns,
+    num_quarantined,
+    run_fraction,
+    total_env_steps,
+)
 
 
 @final
 class PlainProgress:
-    """Writes a line to `stream` whenever a round has ended."""
+    """Writes a line to `stream` for each round's end and each event.
+
+    A round that ends again, after the run went back to a checkpoint, is written again.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = GuardedStream(stream)
         self._last_round = 0
 
     def update(self, snapshot: RunSnapshot) -> None:
-        """Write one line if rounds have ended since the last one.
+        """Write one line if rounds have ended since the last update.
 
         Raises:
             StorageError: the stream cannot be written for another reason than a closed pipe.
         """
         if snapshot.round_index > self._last_round:
-            self._last_round = snapshot.round_index
             self._stream.write(round_line(snapshot) + "\n")
+        self._last_round = snapshot.round_index  # back at times: a lost worker's rounds come again
+
+    def announce(self, event: str) -> None:
+        """Write `event` on one line, what is not ASCII escaped.
+
+        Raises:
+            StorageError: the stream cannot be written for another reason than a closed pipe.
+        """
+        text = event_text(event).encode("ascii", errors="backslashreplace").decode("ascii")
+        self._stream.write(f"mgrl: {text}\n")
 
 
 def round_line(snapshot: RunSnapshot) -> str:
@@ -51,7 +70,8 @@ def round_line(snapshot: RunSnapshot) -> str:
         f"{count_text(snapshot.agent_steps_per_s)} agent-steps/s",
         f"ETA {duration_text(snapshot.eta_s)}",
     ]
-    num_lost = sum(agent.state is AgentState.QUARANTINED for agent in snapshot.agents)
-    if num_lost:
+    if snapshot.restarts:
+        parts.append(f"{snapshot.restarts} restart{'s' if snapshot.restarts > 1 else ''}")
+    if num_lost := num_quarantined(snapshot):
         parts.append(f"{num_lost} quarantined")
     return "  ".join(parts).replace(MISSING, "-")

@@ -17,16 +17,24 @@ from mgrl_cli.ui.plain import PlainProgress
 
 
 class Progress(Protocol):
-    """Takes snapshots of a run while it runs."""
+    """Takes snapshots and events of a run while it runs."""
 
     def update(self, snapshot: RunSnapshot) -> None:
         """Show `snapshot`, as far as it is news."""
         ...
 
+    def announce(self, event: str) -> None:
+        """Show at once, on one line, that something out of the ordinary happened.
+
+        Args:
+            event: any text; what cannot be shown safely is escaped.
+        """
+        ...
+
 
 @final
 class CombinedProgress:
-    """Passes each snapshot on to every one of `parts`; silent without any."""
+    """Passes each snapshot and event on to every one of `parts`; silent without any."""
 
     def __init__(self, parts: Sequence[Progress]) -> None:
         self.parts = tuple(parts)
@@ -36,18 +44,24 @@ class CombinedProgress:
         for part in self.parts:
             part.update(snapshot)
 
+    def announce(self, event: str) -> None:
+        """Tell all parts, in order."""
+        for part in self.parts:
+            part.announce(event)
+
 
 @contextmanager
 def open_progress(*, quiet: bool, json: bool, console: Console) -> Generator[CombinedProgress]:
     """Open the progress that fits the streams: live view, plain lines, JSON lines or nothing.
 
-    Lines come one per round at most, and only for rounds that `update` gets to see: call it at
-    each round's end, and in between a few times a second for the live view.
+    Lines come one per round's end, and only for rounds that `update` gets to see: call it at
+    each round's end, and in between a few times a second for the live view. Events are shown in
+    all of them as they are announced.
 
     Args:
         quiet: nothing on stderr.
-        json: one JSON object per round on stdout; on stderr then the live view alone, and only
-            where the two do not share a terminal.
+        json: one JSON object per round or event on stdout; on stderr then the live view alone, and
+            only where the two do not share a terminal.
         console: stderr.
     """
     with ExitStack() as stack:

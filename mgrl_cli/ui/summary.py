@@ -19,6 +19,11 @@ def total_env_steps(snapshot: RunSnapshot) -> int:
     return sum(agent.env_steps for agent in snapshot.agents)
 
 
+def num_quarantined(snapshot: RunSnapshot) -> int:
+    """Return how many agents are out of the population."""
+    return sum(agent.state is AgentState.QUARANTINED for agent in snapshot.agents)
+
+
 def run_fraction(snapshot: RunSnapshot) -> float:
     """Return how much of the run is made, in [0, 1].
 

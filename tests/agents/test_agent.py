@@ -43,7 +43,7 @@ def test_annealing_follows_the_agents_own_env_steps(agent_of):
 
 def test_updates_do_not_move_the_annealing(agent_of):
     agent = agent_of("meta.anneal_steps=800")
-    agent.begin_round(1)
+    agent.begin_round()
     agent.play(EPISODE, 0)
     for j in range(4):
         agent.learn(j)
@@ -66,7 +66,7 @@ def test_an_agent_plays_whole_episodes_and_rests_where_it_overshot(agent_of):
 
 def test_the_policy_moves_at_every_second_update(agent_of):
     agent = agent_of()
-    agent.begin_round(1)
+    agent.begin_round()
     agent.play(EPISODE, 0)
     moved = []
     for j in range(4):
@@ -87,7 +87,7 @@ def test_the_terminal_bonus_reaches_the_reinforce_baseline(agent_of):
             kind="meta-test",
             env="cartpole",
         )
-        agent.begin_round(1)
+        agent.begin_round()
         agent.play(100, 0)
         windows = agent._windows(64)
         assert windows.terminated.any()
@@ -119,7 +119,7 @@ def test_a_new_agent_without_replay_waits_for_its_first_episode(agent_of):
     )
     learned = []
     for index in range(1, 5):
-        agent.begin_round(index)
+        agent.begin_round()
         agent.play(60 * index, 0)
         learned.append((agent.counters.life, agent.is_learning))
         if agent.is_learning:
@@ -131,7 +131,7 @@ def test_evaluation_leaves_training_alone(agent_of):
     """It has environments and seeds of its own: the next training episode is the same."""
     plain, evaluated = agent_of(), agent_of()
     for agent in (plain, evaluated):
-        agent.begin_round(1)
+        agent.begin_round()
         agent.play(600, 0)
     evaluated.evaluate_if_due()
     assert evaluated.statistics.summary()["evaluation"] is not None

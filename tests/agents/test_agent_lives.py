@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-import mgrl_cli.agents.agent as agent_module
+import mgrl_cli.agents.player as player_module
+from envs.registry import make
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.population import agent_specs, objective_shape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
@@ -48,7 +49,7 @@ def agent_of():
 
 
 def play_round(agent: Agent, index: int, round_steps: int = 60) -> None:
-    agent.begin_round(index)
+    agent.begin_round()
     agent.play(index * round_steps, 0)
 
 
@@ -79,7 +80,7 @@ def test_an_agent_that_has_not_played_does_not_learn(agent_of) -> None:
 def test_every_step_says_which_objective_and_life_it_belongs_to(agent_of) -> None:
     agent = agent_of("meta.lifetime=80")  # the first of two agents: its first life ends at 40
     for index in (1, 2):
-        agent.begin_round(index)
+        agent.begin_round()
         agent.play(index * 60, 100 + index)
     versions = [set(episode.objective_version.tolist()) for episode in agent.new_episodes]
     assert versions == [{101}] * 3 + [{102}] * 3
@@ -123,7 +124,7 @@ def test_reset_policy_renews_the_policy_alone_and_learns_on(agent_of) -> None:
     learner = agent.learner
     policy, critic = learner.policy_params.clone(), learner.critic_params.clone()
     critic_target = learner.critic_target.clone()
-    agent.begin_round(2)
+    agent.begin_round()
 
     assert agent.counters.life == 1
     assert not torch.equal(learner.policy_params, policy)
@@ -141,7 +142,7 @@ def test_reset_agent_renews_everything_and_explores_again(agent_of) -> None:
     agent = grown_up(agent_of, "agent")
     learner = agent.learner
     policy, critic = learner.policy_params.clone(), learner.critic_params.clone()
-    agent.begin_round(2)
+    agent.begin_round()
 
     assert agent.counters.life == 1
     assert not torch.equal(learner.policy_params, policy)
@@ -202,16 +203,17 @@ def test_an_evaluation_is_the_mean_of_noise_free_episodes_and_is_not_training(ag
     agent = agent_of("evaluation.interval=60", "evaluation.episodes=3", "exploration.noise=5")
     play_round(agent, 1)
     before = (agent.counters.env_steps, agent.replay.num_steps, len(agent.new_episodes))
-    seeds = np.random.default_rng(agent._streams["evaluation"].bit_generator.seed_seq)
+    seeds = np.random.default_rng(agent.streams.evaluation.bit_generator.seed_seq)
+    environment = make(agent.spec.env.id, agent.spec.env.kwargs)
     expected = []
-    for _ in range(3):
-        environment = agent.environment  # an independent loop, one episode at a time
+    for _ in range(3):  # an independent loop, one episode at a time
         obs = environment.reset(seed=int(seeds.integers(2**31)))
         total, ended = 0.0, False
         while not ended:
             obs, reward, terminated, truncated = environment.step(agent.learner.act(obs))
             total, ended = total + reward, terminated or truncated
         expected.append(total)
+    environment.close()
     agent.evaluate_if_due()
     assert agent.statistics.summary()["evaluation"] == pytest.approx(np.mean(expected))
     assert (agent.counters.env_steps, agent.replay.num_steps, len(agent.new_episodes)) == before
@@ -243,9 +245,9 @@ def test_rules_of_one_seed_share_networks_episodes_and_evaluation_seeds(agent_of
             agent.learn(j)
     assert not torch.equal(ddpg.learner.policy_params, learned.learner.policy_params)
     # By now the policies differ; what they are evaluated on does not.
-    draws = [agent._streams["evaluation"].integers(2**31) for agent in (learned, ddpg, reinforce)]
+    draws = [agent.streams.evaluation.integers(2**31) for agent in (learned, ddpg, reinforce)]
     assert draws[0] == draws[1] == draws[2]
-    assert other_seed._streams["evaluation"].integers(2**31) != draws[0]
+    assert other_seed.streams.evaluation.integers(2**31) != draws[0]
 
 
 @pytest.mark.parametrize(("interval", "expected"), [(2, [0, 2, 4]), (3, [0, 3]), (1, range(6))])
@@ -298,7 +300,7 @@ def test_several_virtual_steps_draw_a_batch_each(agent_of) -> None:
     play_round(twin, 1)
     agent.meta_gradient(meta_step=1)
     twin._windows(4 * 4)  # K + 1 batches of B windows
-    assert agent._streams["replay"].integers(2**31) == twin._streams["replay"].integers(2**31)
+    assert agent.streams.replay.integers(2**31) == twin.streams.replay.integers(2**31)
 
 
 def test_some_meta_steps_also_measure_gain_and_cosine(agent_of) -> None:
@@ -316,6 +318,7 @@ def test_a_round_is_one_row_of_its_own(agent_of) -> None:
     play_round(agent, 1)
     for j in range(3):
         agent.learn(j)
+    agent.end_round()
     row = agent.metrics_row()
     expected = {
         "agent_id": 1,
@@ -345,7 +348,9 @@ def test_evaluation_n_plays_the_same_episodes_however_it_was_reached(agent_of, m
         """Return the seeds played when evaluations fall due at these env steps."""
         agent, played = agent_of("evaluation.interval=100", "evaluation.episodes=2"), []
         monkeypatch.setattr(
-            agent_module, "play_noise_free", lambda _env, _act, seed: played.append(seed) or 0.0
+            player_module,
+            "play_noise_free",
+            lambda _env, _act, seed, _on_step: played.append(seed) or 0.0,
         )
         for steps in env_steps:
             agent.counters.env_steps = steps

@@ -3,7 +3,7 @@ import pytest
 
 from envs.control import ControlEnvironment
 from envs.registry import make
-from mgrl_cli.agents.episodes import play_episode, play_noise_free
+from mgrl_cli.agents.episodes import Exploration, play_episode, play_noise_free
 from mgrl_cli.replay.schema import BehaviourKind, Episode, check_episode
 
 
@@ -27,14 +27,19 @@ def policy(environment: ControlEnvironment):
     return lambda obs: np.tanh(obs @ weights).astype(np.float32)
 
 
-def played(environment, *, random_steps=0, noise=0.1, seed=11, stream=0) -> Episode:
+def nothing() -> None:
+    pass
+
+
+def played(
+    environment, *, random_steps=0, noise=0.1, seed=11, stream=0, on_step=nothing
+) -> Episode:
     return play_episode(
         environment,
         policy(environment),
-        np.random.default_rng(stream),
-        random_steps=random_steps,
-        noise=noise,
-        seed=seed,
+        Exploration(np.random.default_rng(stream), random_steps=random_steps, noise=noise),
+        seed,
+        on_step,
     )
 
 
@@ -144,5 +149,5 @@ def test_seed_and_stream_fix_the_episode(environment):
 
 def test_a_noise_free_return_is_that_of_an_episode_without_noise(environment):
     episode = played(environment, noise=0.0, seed=21)
-    total = play_noise_free(environment, policy(environment), 21)
+    total = play_noise_free(environment, policy(environment), 21, nothing)
     assert total == pytest.approx(float(episode.reward.sum(dtype=np.float64)), rel=1e-5)

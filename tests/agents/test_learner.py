@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from envs.registry import make
-from mgrl_cli.agents.episodes import play_episode
+from mgrl_cli.agents.episodes import Exploration, play_episode
 from mgrl_cli.agents.learner import Learner
 from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean, transitions_of
 from mgrl_cli.algorithm.meta_gradient import meta_gradient_by_double_backward
@@ -334,7 +334,7 @@ def test_a_time_limit_bootstraps_and_a_fall_does_not(env_id, timeout_is_terminal
     environment = make(env_id)
     rng = np.random.default_rng(0)
     learner = Learner(config_of(), environment.obs_size, environment.act_size, rng)
-    episode = play_episode(environment, learner.act, rng, random_steps=0, noise=0.1, seed=3)
+    episode = play_episode(environment, learner.act, Exploration(rng, 0, 0.1), 3, lambda: None)
     environment.close()
     steps = len(episode.reward)
     ring = ReplayRing(steps, environment.obs_size, environment.act_size)

@@ -47,6 +47,8 @@ class Recorder(gymnasium.Env):
         self.buffer = np.zeros(2)
         self.obs: object = self.buffer
         self.reward: object = 1.0
+        self.terminated: object = False
+        self.truncated: object = False
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -58,7 +60,7 @@ class Recorder(gymnasium.Env):
         self.actions.append(action)
         self.buffer += 1.0
         is_over = len(self.actions) == self.length
-        return self.obs, self.reward, is_over, False, {}
+        return self.obs, self.reward, is_over or self.terminated, self.truncated, {}
 
 
 @pytest.fixture

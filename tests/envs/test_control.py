@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Iterator
 
 import gymnasium
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.control import DEFAULT_TIME_LIMIT_STEPS, ControlEnvironment
-from envs.errors import EnvironmentFailure
+from envs.errors import BrokenContractError, EnvironmentFailure, NotFiniteError
 from envs.registry import ALIASES, make
 
 RANDOM_PHYSICS = {
@@ -128,7 +129,11 @@ def test_terminated_and_truncated_are_both_kept(recorder):
         (np.zeros((2, 1)), r"obs has shape \(2, 1\)"),
         (0.0, r"obs has shape \(\)"),
         (np.array(["a", "b"]), "obs has shape .* of <U1"),
-        ({"a": 1}, "obs is not an array of numbers"),
+        ({"a": 1}, r"obs has shape \(\) of object"),
+        (["1", "2"], r"obs has shape \(2,\) of <U1"),
+        ([[1.0], [1.0, 2.0]], "obs is not an array of numbers"),
+        (np.array([1.0, None]), r"obs has shape \(2,\) of object"),
+        (np.zeros(2, complex), r"obs has shape \(2,\) of complex128"),
         (None, r"obs has shape \(\)"),
     ],
 )
@@ -153,7 +158,10 @@ def test_large_but_finite_observations_pass(recorder):
     np.testing.assert_array_equal(env.reset(0), np.array([1e20, -3e38], np.float32))
 
 
-@pytest.mark.parametrize("reward", [np.nan, np.inf, "much", None, np.zeros(3)])
+@pytest.mark.parametrize(
+    "reward",
+    [np.nan, np.inf, 1e39, np.array([np.nan]), "much", "1.0", b"1", None, np.zeros(3), 1j, {}],
+)
 def test_a_bad_reward_names_environment_step_and_field(recorder, reward):
     env, inner = control_of(recorder)
     env.reset(0)
@@ -187,6 +195,87 @@ def test_a_raising_environment_becomes_one_line_with_the_cause(registered):
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+@pytest.mark.parametrize("reward", [2, np.int64(2), np.float32(2.0), np.array(2.0), [2.0]])
+def test_a_reward_may_be_any_kind_of_single_number(recorder, reward):
+    env, inner = control_of(recorder)
+    env.reset(0)
+    inner.reward = reward
+    got = env.step(np.zeros(2, np.float32)).reward
+    assert type(got) is float
+    assert got == 2.0
+
+
+@pytest.mark.parametrize("name", ["terminated", "truncated"])
+@pytest.mark.parametrize("flag", [None, "no", 0.0, 2, np.array([True, False]), np.nan, []])
+def test_a_flag_that_is_no_truth_value_is_refused(recorder, name, flag):
+    env, inner = control_of(recorder)
+    env.reset(0)
+    setattr(inner, name, flag)
+    with pytest.raises(
+        BrokenContractError, match=rf"^test/Recorder-v0: step\(\) {name} is .*True or False.*step 1"
+    ):
+        env.step(np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize("flag", [True, np.True_, 1, np.array(True), np.array([True])])
+def test_a_flag_may_be_any_kind_of_single_truth_value(recorder, flag):
+    env, inner = control_of(recorder)
+    env.reset(0)
+    inner.terminated = flag
+    result = env.step(np.zeros(2, np.float32))
+    assert (result.terminated, result.truncated) == (True, False)
+    assert type(result.terminated) is bool
+
+
+def test_a_value_that_is_not_finite_fails_at_every_step_it_comes(recorder):
+    env, inner = control_of(recorder)
+    env.reset(0)
+    inner.reward = np.nan
+    for step in (1, 2, 3):
+        with pytest.raises(NotFiniteError, match=rf"reward is nan.*step {step}\)"):
+            env.step(np.zeros(2, np.float32))
+    inner.reward = 1.0
+    assert env.step(np.zeros(2, np.float32)).reward == 1.0
+
+
+def test_only_the_time_limit_truncates_and_never_terminates(recorder):
+    env = make(recorder, {"max_episode_steps": 3})
+    flags = []
+    for _ in range(2):
+        env.reset(0)
+        flags.append([env.step(np.zeros(2, np.float32))[2:] for _ in range(3)])
+    assert flags == 2 * [[(False, False), (False, False), (False, True)]]
+
+
+def test_a_truncation_of_the_environments_own_is_no_termination(recorder):
+    env, inner = control_of(recorder)
+    env.reset(0)
+    inner.truncated = True
+    result = env.step(np.zeros(2, np.float32))
+    assert (result.terminated, result.truncated) == (False, True)
+
+
+def test_an_environment_that_ends_the_process_fails_instead(recorder):
+    env, inner = control_of(recorder)
+    env.reset(0)
+    inner.step = lambda _: sys.exit("out of fuel")
+    with pytest.raises(EnvironmentFailure, match=r"step\(\) raised SystemExit: out of fuel"):
+        env.step(np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no motor"), SystemExit(3)])
+def test_closing_never_hides_an_earlier_failure(recorder, error):
+    env, inner = control_of(recorder)
+    env.reset(0)
+
+    def close():
+        raise error
+
+    inner.close = close
+    env.close()
+    env.close()
+
+
 def test_an_old_four_value_step_is_refused(registered):
     class Old(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
@@ -198,11 +287,14 @@ def test_an_old_four_value_step_is_refused(registered):
         def step(self, action):
             return np.zeros(1), 0.0, False, {}
 
-    env = make(registered(Old))
+    env = make(registered(Old, max_episode_steps=9))
     env.reset(0)
-    # Gymnasium's own time limit unpacks the tuple first and raises; either way it is a failure.
-    with pytest.raises(EnvironmentFailure, match=r"test/Old-v0: step\(\)"):
+    with pytest.raises(BrokenContractError) as caught:
         env.step(np.zeros(1, np.float32))
+    assert str(caught.value) == (
+        "test/Old-v0: step() returned tuple of 4, expected tuple of 5 "
+        "(obs, reward, terminated, truncated, info) (episode step 1)"
+    )
 
 
 def test_a_float32_observation_is_copied_too(recorder):
@@ -222,7 +314,9 @@ def test_a_reset_that_returns_no_pair_is_refused(registered, returned):
         def reset(self, *, seed=None, options=None):
             return returned
 
-    with pytest.raises(EnvironmentFailure, match=r"reset\(\) did not return a tuple of 2 values"):
+    with pytest.raises(
+        BrokenContractError, match=r"reset\(\) returned .*, expected tuple of 2 \(obs, info\)"
+    ):
         make(registered(Odd)).reset(0)
 
 

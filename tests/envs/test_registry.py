@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from envs import registry
 from envs.errors import (
+    EnvironmentFailure,
     EnvironmentSetupError,
     InvalidEnvironmentError,
     MissingExtraError,
@@ -152,6 +153,42 @@ def test_bad_arguments_are_one_line(name, kwargs, problem):
     with pytest.raises(InvalidEnvironmentError, match=problem) as caught:
         registry.make(name, kwargs)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "kwargs", "expected"),
+    [
+        (TypeError("missing 1 argument"), {}, InvalidEnvironmentError),
+        (gymnasium.error.Error("no such render mode"), {}, InvalidEnvironmentError),
+        (ValueError("size must be even"), {"size": 3}, InvalidEnvironmentError),
+        (AssertionError("0 < size"), {"size": 0}, InvalidEnvironmentError),
+        (ValueError("bad table"), {}, EnvironmentFailure),
+        (RuntimeError("no\nmotor found"), {"size": 3}, EnvironmentFailure),
+        (SystemExit("no licence"), {}, EnvironmentFailure),
+    ],
+)
+def test_a_constructor_refuses_arguments_or_fails(registered, error, kwargs, expected):
+    class Fussy(gymnasium.Env):
+        def __init__(self, size=2):
+            raise error
+
+    with pytest.raises((EnvironmentSetupError, EnvironmentFailure)) as caught:
+        registry.make(registered(Fussy), kwargs)
+    assert type(caught.value) is expected
+    message = str(caught.value)
+    assert message.startswith("test/Fussy-v0 could not be made")
+    assert f"{type(error).__name__}: {' '.join(str(error).split())}" in message
+
+
+def test_a_failing_close_does_not_hide_why_an_environment_is_refused(registered):
+    box = spaces.Box(-1.0, 1.0, (2,))
+
+    class Unclosable(env_class(box, spaces.Discrete(2))):
+        def close(self):
+            raise RuntimeError("no motor")
+
+    with pytest.raises(UnsupportedSpacesError, match="got action space"):
+        registry.make(registered(Unclosable))
 
 
 def test_good_arguments_reach_the_environment():

@@ -1,18 +1,15 @@
-"""Metrics: one JSON line per agent and round, appended, and read back row by row."""
+"""Metrics: one JSON line per agent and round, read back row by row."""
 
-import errno
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
 
-from mgrl_cli.errors import FileError, StorageError
+from mgrl_cli.errors import FileError
 from mgrl_cli.run_dir.metrics import (
     EvaluationRow,
     Record,
-    append_row,
     evaluation_rows,
     population_rows,
     read_agent_metrics,
@@ -44,29 +41,6 @@ def record() -> Record:
         "evaluation": 250,
         "elapsed_s": 12.5,
     }
-
-
-def test_rows_are_appended_as_lines_in_order(tmp_path: Path):
-    path = tmp_path / "agent-000.jsonl"
-    rows = [{"round": 1, "name": "ä\n\x1b"}, {"round": 2, "loss": 0.1 + 0.2, "flag": True}]
-    for row in rows:
-        append_row(path, row)
-    assert path.read_bytes().count(b"\n") == 2
-    assert read_agent_metrics(tmp_path) == rows
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_figure_that_is_not_finite_becomes_null(tmp_path: Path, value: float):
-    path = tmp_path / "agent-000.jsonl"
-    append_row(path, {"gain": value, "loss": 1.5})
-    assert path.read_text() == '{"gain": null, "loss": 1.5}\n'
-
-
-def test_a_row_that_cannot_be_appended_is_a_storage_error(tmp_path: Path):
-    with pytest.raises(StorageError, match="cannot append to .*: " + os.strerror(errno.EISDIR)):
-        append_row(tmp_path, {"round": 1})
-    with pytest.raises(StorageError, match="absent"):
-        append_row(tmp_path / "absent" / "agent-000.jsonl", {"round": 1})
 
 
 def write_lines(path: Path, *lines: str) -> None:

@@ -4,11 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
-import pytest
-
 from mgrl_cli.config import RunConfig
 from mgrl_cli.presets import resolve_config
 from mgrl_cli.replay.reader import ReplayReader, agent_groups
+from mgrl_cli.replay.schema import FIELDS
+from mgrl_cli.run_dir.checkpoints import checkpoint_paths
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.telemetry import RunSnapshot
@@ -27,14 +27,18 @@ TINY = (
 )
 
 
-class LastSnapshot:
+class Remembering:
     """A progress that remembers."""
 
     def __init__(self) -> None:
         self.snapshots: list[RunSnapshot] = []
+        self.events: list[str] = []
 
     def update(self, snapshot: RunSnapshot) -> None:
         self.snapshots.append(snapshot)
+
+    def announce(self, event: str) -> None:
+        self.events.append(event)
 
 
 def tiny_config(envs: tuple[str, ...] = ("pendulum", "cartpole"), **options: object) -> RunConfig:
@@ -49,15 +53,15 @@ def tiny_config(envs: tuple[str, ...] = ("pendulum", "cartpole"), **options: obj
 
 def run_tiny(config: RunConfig, runs_dir: Path, name: str, *, workers: int) -> RunDirectory:
     run = claim_run(config, runs_dir, name)
-    meta_train(config, run, LastSnapshot(), workers=workers)
+    meta_train(config, run, Remembering(), workers=workers)
     return run
 
 
 def fingerprint(run: RunDirectory) -> dict[str, object]:
-    """Everything a run leaves that must not depend on timing."""
+    """Everything a run leaves that must not depend on timing, however it came to its end."""
     objectives = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in [run.objective, *sorted((run.path / "objectives").iterdir())]
+        for path in [run.objective, *sorted(run.objectives.glob("*"))]
     }
     metrics = {}
     for path in sorted(run.metrics.iterdir()):
@@ -67,46 +71,19 @@ def fingerprint(run: RunDirectory) -> dict[str, object]:
     for group in agent_groups(run.buffer):
         reader = ReplayReader(group)
         digest = hashlib.sha256()
-        for field in ("obs", "action", "raw_action", "reward", "terminated", "objective_version"):
-            digest.update(reader.read(field, 0, reader.committed_rows).tobytes())
+        for field in FIELDS.values():
+            rows = reader.committed_episodes if field.per_episode else reader.committed_rows
+            digest.update(reader.read(field.name, 0, rows).tobytes())
         replay[group.name] = digest.hexdigest()
-    return {"objectives": objectives, "metrics": metrics, "replay": replay}
-
-
-@pytest.fixture
-def faulty_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of environments that fail, importable here and in worker processes."""
-    source = """
-import os
-import gymnasium, numpy as np
-from gymnasium.spaces import Box
-
-class Faulty(gymnasium.Env):
-    observation_space = Box(-1, 1, (2,), np.float32)
-    action_space = Box(-1, 1, (1,), np.float32)
-    def __init__(self, fault="raise", after=150):
-        self.fault, self.after, self.steps = fault, after, 0
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.in_episode = 0
-        return np.zeros(2, np.float32), {}
-    def step(self, action):
-        self.steps += 1
-        self.in_episode += 1
-        reward = 1.0
-        if self.steps == self.after:
-            if self.fault == "raise":
-                raise RuntimeError("the motor burned out")
-            if self.fault == "nan":
-                reward = float("nan")
-            if self.fault == "die":
-                os._exit(9)
-        obs = np.full(2, self.in_episode / 20, np.float32)
-        return obs, reward, self.in_episode >= 20, False, {}
-
-gymnasium.register("Faulty-v0", entry_point="faulty_module:Faulty")
-"""
-    (tmp_path / "faulty_module.py").write_text(source)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return "faulty_module:Faulty-v0"
+    newest = checkpoint_paths(run)[-1]
+    checkpoint = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(newest.glob("*.safetensors"))
+    }
+    return {
+        "objectives": objectives,
+        "metrics": metrics,
+        "replay": replay,
+        "newest checkpoint": newest.name,
+        "checkpoint": checkpoint,
+    }

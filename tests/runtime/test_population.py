@@ -6,15 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgrl_cli.config import RunConfig
-from mgrl_cli.errors import WorkerError
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.replay.reader import ReplayReader
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.metrics import population_rows, read_agent_metrics
 from mgrl_cli.run_dir.settings import read_settings
 from mgrl_cli.runtime.launch import claim_run, meta_test, meta_train
-from tests.runtime.conftest import LastSnapshot, fingerprint, run_tiny, tiny_config
+from tests.runtime.conftest import Remembering, fingerprint, run_tiny, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -61,39 +59,13 @@ def test_run_directory_is_complete(tmp_path: Path) -> None:
 def test_a_rounds_first_snapshot_shows_the_rounds_end(tmp_path: Path) -> None:
     config = tiny_config()
     run = claim_run(config, tmp_path, "run")
-    progress = LastSnapshot()
+    progress = Remembering()
     meta_train(config, run, progress, workers=2)
     rows = population_rows(read_agent_metrics(run.metrics))
     for round_index in range(1, config.num_rounds + 1):
         first = next(each for each in progress.snapshots if each.round_index == round_index)
         at_end = [row.env_steps for row in rows][round_index - 1 :: config.num_rounds]
         assert [agent.env_steps for agent in first.agents] == at_end
-
-
-def test_environment_that_raises_ends_the_run_naming_agent_and_cause(
-    tmp_path: Path, faulty_environments: str
-) -> None:
-    config = tiny_config(envs=("pendulum", faulty_environments))
-    with pytest.raises(WorkerError, match=r"agent 1: .*the motor burned out"):
-        run_tiny(config, tmp_path, "run", workers=2)
-
-
-def test_reward_that_is_not_a_number_never_enters_the_replay(
-    tmp_path: Path, faulty_environments: str
-) -> None:
-    config = with_kwargs(tiny_config(envs=(faulty_environments,)), fault="nan")
-    run = claim_run(config, tmp_path, "run")
-    with pytest.raises(WorkerError, match=r"agent 0: .*reward"):
-        meta_train(config, run, LastSnapshot(), workers=0)
-    assert ReplayReader(run.agent_buffer(0)).verify() == []
-
-
-def test_dying_worker_ends_the_run_naming_the_worker(
-    tmp_path: Path, faulty_environments: str
-) -> None:
-    config = with_kwargs(tiny_config(envs=("pendulum", faulty_environments)), fault="die")
-    with pytest.raises(WorkerError, match=r"worker 1 \(agents 1\) exited with 9; its log: .*001"):
-        run_tiny(config, tmp_path, "run", workers=2)
 
 
 def test_rules_of_a_meta_test_share_seeds_and_first_networks(tmp_path: Path) -> None:
@@ -104,7 +76,7 @@ def test_rules_of_a_meta_test_share_seeds_and_first_networks(tmp_path: Path) -> 
         envs=("cartpole",), kind="meta-test", rules=["learned", "ddpg", "untrained"], seeds=2
     )
     run = claim_run(config, tmp_path, "tested")
-    meta_test(config, run, objective, LastSnapshot(), workers=0)
+    meta_test(config, run, objective, Remembering(), workers=0)
     episodes = {
         agent_id: ReplayReader(run.agent_buffer(agent_id)).read_episode(0) for agent_id in range(6)
     }
@@ -120,9 +92,3 @@ def test_rules_of_a_meta_test_share_seeds_and_first_networks(tmp_path: Path) -> 
 
 def reader_of(run: RunDirectory) -> Callable[[int], ReplayReader]:
     return lambda agent_id: ReplayReader(run.agent_buffer(agent_id))
-
-
-def with_kwargs(config: RunConfig, **kwargs: object) -> RunConfig:
-    """Give the last environment keyword arguments."""
-    last = config.envs[-1].model_copy(update={"kwargs": kwargs})
-    return config.model_copy(update={"envs": [*config.envs[:-1], last]})

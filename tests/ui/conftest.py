@@ -57,6 +57,7 @@ def meta_train() -> RunSnapshot:
         agent_steps_per_s=812.4,
         eta_s=3723.0,
         saved_rounds=10,
+        restarts=0,
     )
 
 

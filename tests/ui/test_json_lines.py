@@ -17,6 +17,38 @@ def test_each_round_is_one_json_object(meta_train: RunSnapshot):
     assert [record["round_index"] for record in records] == [1, 2]
 
 
+def test_rounds_that_end_again_are_written_again(meta_train: RunSnapshot):
+    stream = io.StringIO()
+    progress = JsonLinesProgress(stream)
+    for round_index, restarts in ((1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (2, 1), (3, 1), (4, 1)):
+        progress.update(replace(meta_train, round_index=round_index, restarts=restarts))
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(record["round_index"], record["restarts"]) for record in records] == [
+        (1, 0),
+        (2, 0),
+        (3, 0),
+        (2, 1),
+        (3, 1),
+        (4, 1),
+    ]
+
+
+def test_event_is_one_object_that_holds_the_whole_text():
+    event = 'agent-003 left:\n"\x1b[2J" \u2028 日 ' + "x" * 5000
+    stream = io.StringIO()
+    JsonLinesProgress(stream).announce(event)
+    (line,) = stream.getvalue().splitlines()
+    assert line.isascii()
+    assert "\x1b" not in line
+    assert json.loads(line) == {"event": event}
+
+
+def test_half_a_surrogate_pair_is_spelled_out():
+    stream = io.StringIO()
+    JsonLinesProgress(stream).announce("no file 'a\udc80'")
+    assert json.loads(stream.getvalue()) == {"event": "no file 'a\\udc80'"}
+
+
 def test_record_holds_the_snapshot(meta_train: RunSnapshot):
     record = json.loads(json.dumps(round_record(meta_train), allow_nan=False))
     assert record["kind"] == "meta-train"
@@ -51,3 +83,4 @@ def test_closed_pipe_does_not_raise(meta_train: RunSnapshot):
         progress = JsonLinesProgress(stream)
         for round_index in (1, 2, 3):
             progress.update(replace(meta_train, round_index=round_index))
+            progress.announce("worker 1 hung")

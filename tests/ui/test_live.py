@@ -104,6 +104,67 @@ def test_warnings_appear_above_the_view(meta_train: RunSnapshot):
     assert sum("meta-train demo-1" in line for line in lines) == 1
 
 
+def test_events_stay_above_the_view_in_their_order(meta_train: RunSnapshot):
+    terminal = Terminal()
+    with LiveView(open_console(terminal)) as view:
+        view.announce("before the first frame")
+        for number in range(3):
+            view.update(meta_train)
+            view.announce(f"event {number}")
+        view.update(replace(meta_train, round_index=13))
+    screen = screen_of(terminal.getvalue())
+    events = ["! before the first frame", "! event 0", "! event 1", "! event 2"]
+    lines = shown_lines(screen)
+    assert lines[:4] == events
+    assert lines[4].startswith("meta-train demo-1")
+    assert sum("meta-train demo-1" in line for line in lines) == 1
+    assert sum("round 13/30" in line for line in lines) == 1
+    assert screen.buffer[0][0].fg == "brown"  # pyte's name for the yellow of 16 colours
+    assert screen.buffer[0][2].fg == "default"
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        ("[bold red]boom[/] [/nothing] :smile:", "[bold red]boom[/] [/nothing] :smile:"),
+        ("\x1b[2J\x1b[1;1H\x07\b\x9b5A gone", r"\x1b[2J\x1b[1;1H\x07\x08\x9b5A gone"),
+        ("one\ntwo\r\n\n  three\u2028four\n", "one two three four"),
+        ("x" * 5000 + " the end", "x" * 400 + " ... " + "x" * 192 + " the end"),
+        ("\x1b" * 5000, r"\x1b" * 100 + " ... " + r"\x1b" * 50),
+        ("half a pair \udc80", r"half a pair \udc80"),
+    ],
+)
+def test_hostile_event_leaves_a_narrow_view_whole(meta_train: RunSnapshot, event: str, shown: str):
+    width, height = 40, 60
+    alone, terminal = Terminal(), Terminal()
+    with LiveView(open_console(alone, width, height)) as view:
+        view.update(meta_train)
+    with LiveView(open_console(terminal, width, height)) as view:
+        view.update(meta_train)
+        view.announce(event)
+        view.update(meta_train)
+    frame = shown_lines(screen_of(alone.getvalue(), width, height))
+    screen = screen_of(terminal.getvalue(), width, height)
+    lines = shown_lines(screen)
+    assert lines[-len(frame) :] == frame
+    above = screen.display[: len(lines) - len(frame)]
+    assert "".join(above).rstrip() == f"! {shown}"
+
+
+def test_event_higher_than_the_terminal_scrolls_and_the_view_stays(crowd: RunSnapshot):
+    width, height = 40, 12
+    alone, terminal = Terminal(), Terminal()
+    with LiveView(open_console(alone, width, height)) as view:
+        view.update(crowd)
+        frame = shown_lines(screen_of(alone.getvalue(), width, height))
+    with LiveView(open_console(terminal, width, height)) as view:
+        for _ in range(3):
+            view.update(crowd)
+            view.announce("x" * 5000)
+        view.update(crowd)
+        assert shown_lines(screen_of(terminal.getvalue(), width, height))[-len(frame) :] == frame
+
+
 def test_stdout_is_left_alone(meta_train: RunSnapshot):
     stdout_before = sys.stdout
     with LiveView(open_console(Terminal())) as view:
@@ -116,5 +177,7 @@ def test_closed_terminal_neither_raises_nor_ends_the_process(meta_train: RunSnap
     with os.fdopen(writer, "w") as stream, LiveView(open_console(stream)) as view:
         view.update(meta_train)
         os.close(reader)
+        view.announce("worker 1 hung")
         view.update(meta_train)
+        view.announce("worker 1 hung again")
         view.update(meta_train)

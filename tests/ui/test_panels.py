@@ -135,6 +135,26 @@ def test_quarantined_agents_are_counted(crowd: RunSnapshot):
     assert "quarantined 1" in "\n".join(render(crowd, 120))
 
 
+def test_restarts_are_shown_once_there_are_any(meta_train: RunSnapshot):
+    assert "restarts" not in "\n".join(render(meta_train, 120))
+    assert "restarts 2" in "\n".join(render(replace(meta_train, restarts=2), 120))
+
+
+def test_figures_of_a_quarantined_agent_are_dimmed(crowd: RunSnapshot):
+    chosen = choose_columns(crowd, 160)
+    *figures, state = chosen.cells(crowd.agents[-1], crowd)
+    assert {str(figure.style) for figure in figures} == {"dim"}
+    assert state.style == STATE_STYLES[AgentState.QUARANTINED]
+    assert state.plain == "quarantined"
+    styles = {str(cell.style) for cell in chosen.cells(crowd.agents[0], crowd)}
+    assert {"bold", "cyan", "green"} <= styles
+
+
+def test_frame_with_restarts_and_quarantine_stays_below_a_low_terminal(crowd: RunSnapshot):
+    for width in (40, 80):
+        assert len(render(replace(crowd, restarts=12), width, 20)) < 20
+
+
 def test_run_without_agents_renders(meta_train: RunSnapshot):
     assert "0%" in "\n".join(render(replace(meta_train, agents=()), 80, 24))
 

@@ -24,6 +24,15 @@ def test_one_line_per_round(meta_train: RunSnapshot):
     assert [line.split()[1] for line in lines] == ["1/30", "3/30"]
 
 
+def test_rounds_that_end_again_are_told_again(meta_train: RunSnapshot):
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    for round_index in (1, 2, 3, 3, 1, 1, 2, 3, 4):
+        progress.update(replace(meta_train, round_index=round_index))
+    told = [int(line.split()[1].removesuffix("/30")) for line in stream.getvalue().splitlines()]
+    assert told == [1, 2, 3, 2, 3, 4]
+
+
 def test_no_escape_codes(meta_train: RunSnapshot):
     stream = io.StringIO()
     PlainProgress(stream).update(meta_train)
@@ -52,6 +61,27 @@ def test_quarantined_agents_are_told(meta_train: RunSnapshot):
     assert line.endswith("1 quarantined")
 
 
+def test_restarts_are_told_once_there_are_any(meta_train: RunSnapshot):
+    assert "restart" not in round_line(meta_train)
+    assert round_line(replace(meta_train, restarts=1)).endswith("  1 restart")
+    lost = replace(meta_train.agents[1], state=AgentState.QUARANTINED)
+    agents = (meta_train.agents[0], lost)
+    line = round_line(replace(meta_train, restarts=4, agents=agents))
+    assert line.endswith("  4 restarts  1 quarantined")
+
+
+def test_event_is_one_line_of_ascii():
+    stream = io.StringIO()
+    PlainProgress(stream).announce("agent-003 left:\r\n\x1b[2J 5 °C\udc80 日")
+    assert stream.getvalue() == "mgrl: agent-003 left: \\x1b[2J 5 \\xb0C\\udc80 \\u65e5\n"
+
+
+def test_event_is_told_before_any_round():
+    stream = io.StringIO()
+    PlainProgress(stream).announce("worker 1 hung")
+    assert stream.getvalue() == "mgrl: worker 1 hung\n"
+
+
 def test_closed_pipe_does_not_raise(meta_train: RunSnapshot):
     reader, writer = os.pipe()
     os.close(reader)
@@ -59,3 +89,4 @@ def test_closed_pipe_does_not_raise(meta_train: RunSnapshot):
         progress = PlainProgress(stream)
         for round_index in (1, 2, 3):
             progress.update(replace(meta_train, round_index=round_index))
+            progress.announce("worker 1 hung")

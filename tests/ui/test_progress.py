@@ -73,6 +73,18 @@ def test_json_goes_to_stdout_and_nothing_to_stderr(
     assert stderr.getvalue() == ""
 
 
+def test_events_go_where_the_rounds_go(capsys: pytest.CaptureFixture[str]):
+    terminal, log = Terminal(), io.StringIO()
+    with open_progress(quiet=False, json=True, console=console_on(terminal)) as progress:
+        progress.announce("worker 1 hung")
+    assert json.loads(capsys.readouterr().out) == {"event": "worker 1 hung"}
+    assert "worker 1 hung" in terminal.getvalue()
+    with open_progress(quiet=False, json=False, console=console_on(log)) as progress:
+        progress.announce("worker 1 hung")
+    assert log.getvalue() == "mgrl: worker 1 hung\n"
+    assert capsys.readouterr().out == ""
+
+
 def test_plain_lines_go_to_the_console_stream(
     meta_train: RunSnapshot, capsys: pytest.CaptureFixture[str]
 ):
@@ -98,5 +110,6 @@ def test_quiet_writes_nothing(meta_train: RunSnapshot, capsys: pytest.CaptureFix
     stderr = Terminal()
     with open_progress(quiet=True, json=False, console=console_on(stderr)) as progress:
         progress.update(meta_train)
+        progress.announce("worker 1 hung")
     assert stderr.getvalue() == ""
     assert capsys.readouterr().out == ""

@@ -4,7 +4,13 @@ from dataclasses import replace
 import pytest
 
 from mgrl_cli.telemetry import AgentState, RunSnapshot
-from mgrl_cli.ui.summary import count_states, mean_returns, run_fraction, total_env_steps
+from mgrl_cli.ui.summary import (
+    count_states,
+    mean_returns,
+    num_quarantined,
+    run_fraction,
+    total_env_steps,
+)
 
 
 def test_fraction_is_the_mean_over_agents(meta_train: RunSnapshot):
@@ -39,3 +45,8 @@ def test_mean_returns_of_a_meta_test_are_by_rule(meta_test: RunSnapshot):
 
 def test_states_are_counted_in_the_order_of_a_life(meta_train: RunSnapshot):
     assert count_states(meta_train.agents) == "1 exploring, 1 learning"
+
+
+def test_quarantined_agents_are_counted(meta_train: RunSnapshot, crowd: RunSnapshot):
+    assert num_quarantined(meta_train) == 0
+    assert num_quarantined(crowd) == 1

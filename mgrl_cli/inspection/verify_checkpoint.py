@@ -1,0 +1,50 @@
+"""Proving a checkpoint: every byte against its manifest, and that its files make sense."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mgrl_cli.errors import FileError, StorageError
+from mgrl_cli.inspection.findings import Part
+from mgrl_cli.inspection.saved_parts import LARGEST_PART_BYTES, read_part
+from mgrl_cli.run_dir.checkpoints import load_checkpoint
+from mgrl_cli.run_dir.file_record import record_of_file
+from mgrl_cli.run_dir.manifest import MANIFEST_NAME, Manifest
+
+
+def verify_checkpoint(path: Path) -> Part | None:
+    """Read a checkpoint whole; return None where its run dropped it meanwhile.
+
+    Args:
+        path: a checkpoint's directory, by the name the checkpoint was given.
+    """
+    name = f"checkpoint {path.name}"
+    try:
+        # First as a plain file: opening a pipe of this name would wait for ever.
+        size_bytes = record_of_file(path / MANIFEST_NAME).bytes
+        manifest = load_checkpoint(path).manifest
+        notes = tuple(_look_into_files(path, manifest))
+    except (FileError, StorageError) as error:
+        # A run drops a checkpoint by renaming it whole, so it is there or it is not.
+        if not path.exists():
+            return None
+        return Part(name=name, counts={"checkpoint": 1}, problems=(str(error),))
+    return Part(
+        name=name,
+        counts={"checkpoint": 1, "file": 1 + len(manifest.files)},
+        num_bytes=size_bytes + sum(record.bytes for record in manifest.files.values()),
+        notes=notes,
+    )
+
+
+def _look_into_files(path: Path, manifest: Manifest) -> Iterator[str]:
+    """Read what is in every file, and yield which ones are too large for that.
+
+    Raises:
+        FileError: a file does not hold what it should.
+        StorageError: the operating system refused.
+    """
+    for name, record in manifest.files.items():
+        if record.bytes > LARGEST_PART_BYTES:
+            yield f"'{path / name}' is too large to be looked into; its SHA-256 is right"
+        else:
+            read_part(path / name)

@@ -1,0 +1,123 @@
+"""Continuing a run from its newest checkpoint, exactly, or saying why it cannot be exact."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from mgrl_cli.config import RunConfig
+from mgrl_cli.errors import FileError
+from mgrl_cli.objective_file import LearnedObjective
+from mgrl_cli.run_dir.build import this_build
+from mgrl_cli.run_dir.checkpoints import Checkpoint, CheckpointStore
+from mgrl_cli.run_dir.layout import RunDirectory, refuse_links
+from mgrl_cli.run_dir.lock import locked
+from mgrl_cli.run_dir.manifest import OBJECTIVE_NAME
+from mgrl_cli.run_dir.settings import read_settings, settings_sha256
+from mgrl_cli.runtime.coordinator import Coordinator, Progress
+from mgrl_cli.runtime.generation import RunPlan
+from mgrl_cli.runtime.launch import meta_test_plan, meta_train_plan
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a run has come."""
+
+    config: RunConfig
+    checkpoint: Checkpoint | None
+    """The newest whole one; None: the run was stopped before its first."""
+    problems: tuple[str, ...]
+    """Newer checkpoints that are damaged, and are passed over."""
+
+    @property
+    def is_finished(self) -> bool:
+        """True where nothing is left to do."""
+        rounds = self.checkpoint.manifest.rounds if self.checkpoint is not None else 0
+        return rounds == self.config.num_rounds
+
+
+def standing_of(run: RunDirectory) -> Standing:
+    """Return how far a run has come; reads only.
+
+    Raises:
+        FileError: settings or checkpoints are damaged, or do not belong together.
+        UsageError: a setting is invalid.
+        StorageError: the operating system refused.
+    """
+    config = read_settings(run)
+    checkpoint, problems = CheckpointStore(run, keep=config.checkpoints.keep).newest()
+    if checkpoint is None and _has_metrics(run):
+        raise FileError(
+            f"run '{run.path}' has metrics but no checkpoint, so it cannot be continued; "
+            "restore its checkpoints/ from a copy"
+        )
+    if checkpoint is not None:
+        _check_belongs(run, config, checkpoint)
+    return Standing(config, checkpoint, tuple(problems))
+
+
+def resume(
+    run: RunDirectory, progress: Progress, *, workers: int | None, say: Callable[[str], None]
+) -> None:
+    """Continue a run to its end; see `Coordinator.execute` for what it raises.
+
+    Args:
+        run: an existing run.
+        progress: what shows it.
+        workers: processes; None: as many as for a new run, 0: everything in this process.
+        say: told in one line what is out of the ordinary.
+
+    Raises:
+        RunLockedError: another process writes the run.
+        FileError: the run holds nothing whole to continue from.
+    """
+    with locked(run):
+        refuse_links(run)
+        standing = standing_of(run)  # again: it may have moved on before it was locked
+        for problem in standing.problems:
+            say(f"passed over a damaged checkpoint: {problem}")
+        if standing.is_finished:
+            return
+        CheckpointStore(run, keep=standing.config.checkpoints.keep).sweep()
+        if standing.checkpoint is None:
+            say("the run was stopped before its first checkpoint; it starts at its beginning")
+        else:
+            _say_differences(standing.checkpoint, say)
+            say(f"continues from {standing.checkpoint.path.name}")
+        plan = _plan(run, standing, workers)
+        Coordinator(plan, progress, standing.checkpoint).execute()
+
+
+def _plan(run: RunDirectory, standing: Standing, workers: int | None) -> RunPlan:
+    if standing.config.kind == "meta-train":
+        return meta_train_plan(standing.config, run, workers)
+    if standing.checkpoint is None and not run.objective.is_file():
+        raise FileError(
+            f"run '{run.path}' was stopped before it had its objective; start it again "
+            "under another name"
+        )
+    of_checkpoint = standing.checkpoint and standing.checkpoint.path / OBJECTIVE_NAME
+    objective = LearnedObjective.load(of_checkpoint or run.objective)
+    return meta_test_plan(standing.config, run, objective, workers)
+
+
+def _has_metrics(run: RunDirectory) -> bool:
+    return any(path.stat().st_size for path in run.metrics.glob("*.jsonl"))
+
+
+def _check_belongs(run: RunDirectory, config: RunConfig, checkpoint: Checkpoint) -> None:
+    if checkpoint.manifest.settings_sha256 != settings_sha256(config):
+        raise FileError(
+            f"'{run.config}' is not what the run was started with: its settings do not match "
+            f"{checkpoint.path.name}; restore it from a copy (only [checkpoints] and "
+            "supervision.max_restarts and .hang_timeout_s may change)"
+        )
+
+
+def _say_differences(checkpoint: Checkpoint, say: Callable[[str], None]) -> None:
+    differences = checkpoint.manifest.build.differences(this_build())
+    if differences:
+        say(
+            "the continuation will not be bit-identical to an uninterrupted run: "
+            + ", ".join(differences)
+        )
