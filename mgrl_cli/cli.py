@@ -23,13 +23,17 @@ from mgrl_cli.commands.inspect import inspect
 from mgrl_cli.commands.meta_test import meta_test
 from mgrl_cli.commands.meta_train import meta_train
 from mgrl_cli.commands.resume import resume
+from mgrl_cli.commands.runs import runs
+from mgrl_cli.commands.verify import verify
 from mgrl_cli.errors import Interrupted, MgrlError
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "meta-train": meta_train,
     "meta-test": meta_test,
     "resume": resume,
+    "runs": runs,
     "inspect": inspect,
+    "verify": verify,
     "envs": envs,
     "doctor": doctor,
 }

@@ -58,6 +58,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 META_TEST_STEPS = {"paper": 1_000_000, "laptop": 40_000, "smoke": 1500}
 """Env steps of a meta-test where none are given."""
 
+_LONGEST_SETTINGS = 2**20
+"""Characters; twice what the largest population takes."""
+_MOST_DOTS = 200
+
 
 def resolve_config(
     *,
@@ -113,6 +117,22 @@ def resolve_config(
     return validate_config(settings)
 
 
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return a TOML document, also of a stranger's file.
+
+    Raises:
+        ValueError: not TOML, or nothing that settings can be.
+        RecursionError: nested too deeply.
+    """
+    if len(text) > _LONGEST_SETTINGS:
+        raise ValueError(f"it has {len(text)} characters, expected at most {_LONGEST_SETTINGS}")
+    # The parser takes time with the square of the dots in a key: hours for a megabyte.
+    most_dots = max((line.count(".") for line in text.splitlines()), default=0)
+    if most_dots > _MOST_DOTS:
+        raise ValueError(f"a line has {most_dots} dots, expected at most {_MOST_DOTS}; break it")
+    return tomllib.loads(text)
+
+
 def _settle_agents(settings: dict[str, Any], *, is_free: bool) -> None:
     """Derive the number of agents where rules and seeds, or the environments' counts, decide it.
 
@@ -132,7 +152,7 @@ def _settle_agents(settings: dict[str, Any], *, is_free: bool) -> None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileError(f"configuration file '{path}' does not exist; check the path") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -29,6 +29,8 @@ OPTIONS = {
         *("--max-restarts", "--json", "--debug", "--help"),
     },
     "resume": {"run", "--runs-dir", "--workers", "--quiet", "--json", "--debug", "--help"},
+    "runs": {"--runs-dir", "--json", "--debug", "--help"},
+    "verify": {"path", "--json", "--debug", "--help"},
     "inspect": {"path", "--plot", "--json", "--debug", "--help"},
     "envs": {"--debug", "--help", "--json"},
     "doctor": {"--runs-dir", "--json", "--debug", "--help"},

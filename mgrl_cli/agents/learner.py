@@ -240,7 +240,7 @@ def _adam_tensors(name: str, optimizer: torch.optim.Adam, params: Tensor) -> dic
 def _descend(optimizer: torch.optim.Adam, params: Tensor, gradient: Tensor) -> bool:
     """Make one Adam step in place; a gradient that is not finite changes nothing."""
     # Squared, as Adam does: a second moment that became infinite would stop its entry for good.
-    if not torch.isfinite(gradient.square()).all():
+    if not torch.isfinite(gradient.square().sum()):
         return False
     params.grad = gradient
     optimizer.step()

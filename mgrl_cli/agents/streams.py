@@ -62,3 +62,6 @@ class Streams:
                 rng.bit_generator.state = dict(state[name])
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"random stream '{name}' is damaged: {error}") from error
+            # NumPy rounds what is not whole and passes over what it does not know.
+            if rng.bit_generator.state != state[name]:
+                raise ValueError(f"random stream '{name}' is damaged: not as NumPy writes one")

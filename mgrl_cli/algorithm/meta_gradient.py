@@ -219,15 +219,20 @@ def meta_gradient_by_double_backward(
 
 
 def _positive_norm(gradient: Tensor) -> Tensor:
-    """Return ‖g‖, at least the smallest normal number: a zero gradient must stay zero."""
-    return torch.linalg.vector_norm(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+    """Return ‖g‖, at least the smallest normal number: a zero gradient must stay zero.
+
+    A norm that overflows becomes NaN: divided by infinity, a gradient out of all bounds would pass
+    for zero.
+    """
+    norm = torch.linalg.vector_norm(gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+    return torch.where(torch.isfinite(norm), norm, torch.nan)
 
 
 def clipped(gradient: Tensor, *, limit: float) -> Tensor:
-    """Return the gradient scaled down to norm `limit` where it is longer."""
+    """Return the gradient scaled down to norm `limit` where it is longer; NaN if ‖g‖ overflows."""
     return gradient * (limit / _positive_norm(gradient)).clamp(max=1.0)
 
 
 def unit(gradient: Tensor) -> Tensor:
-    """Return g / ‖g‖; a zero gradient stays zero."""
+    """Return g / ‖g‖; a zero gradient stays zero, one whose norm overflows becomes NaN."""
     return gradient / _positive_norm(gradient)

@@ -1,4 +1,4 @@
-"""`mgrl inspect`: look at a replay, a run or an objective file, whole or not, without touching it.
+"""`mgrl inspect`: look at a run, checkpoint, replay or objective, whole or not, and leave it so.
 
 Draws the sections of a report as tables with text sparklines. Knows nothing of what the figures
 mean or how they are read.
@@ -13,18 +13,20 @@ import typer
 
 from mgrl_cli.commands import DebugOption, JsonOption
 from mgrl_cli.errors import FileError, UsageError
+from mgrl_cli.inspection.plain_text import plain_text
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
+    from mgrl_cli.inspection.checkpoint import CheckpointReport
     from mgrl_cli.inspection.objective import ObjectiveReport
     from mgrl_cli.inspection.replay_figures import AgentReplay, Buffer
     from mgrl_cli.inspection.run import RunReport
     from mgrl_cli.inspection.sections import Cell, Facts, Section, Table
     from mgrl_cli.plots.buffer import ReplayColumns
 
-    Report = AgentReplay | Buffer | RunReport | ObjectiveReport
+    Report = AgentReplay | Buffer | RunReport | CheckpointReport | ObjectiveReport
 
 _PIPE_WIDTH = 200
 """Columns where stdout is no terminal: wide enough that nothing is cut off for `grep`."""
@@ -35,8 +37,6 @@ _SHORT_CURVE, _LONG_CURVE = 10, 24
 _COARSE_FROM = 9_999.5
 """Figures of this size are written as "12.3k"."""
 _BYTES_PER_KIB = 1024
-_LONGEST_TEXT = 300
-"""Characters of one cell or line; a damaged file may hold any text."""
 
 
 def inspect(
@@ -44,7 +44,8 @@ def inspect(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A run directory, a buffer.zarr, one agent's group in it, or an objective file.",
+            help="A run directory, a checkpoint, a buffer.zarr, one agent's group in it, or an "
+            "objective file.",
         ),
     ],
     *,
@@ -83,6 +84,8 @@ def inspect(
 
 def _look(path: Path, kind: str) -> "tuple[Report, Iterator[Section]]":
     """Return the report on `path` and how it reads."""
+    from mgrl_cli.inspection.checkpoint import inspect_checkpoint
+    from mgrl_cli.inspection.describe_checkpoint import describe_checkpoint
     from mgrl_cli.inspection.describe_objective import describe_objective
     from mgrl_cli.inspection.describe_replay import describe_agent, describe_buffer
     from mgrl_cli.inspection.describe_run import describe_run
@@ -96,6 +99,8 @@ def _look(path: Path, kind: str) -> "tuple[Report, Iterator[Section]]":
         return (report := inspect_buffer(path)), describe_buffer(report)
     if kind == "run":
         return (report := inspect_run(path)), describe_run(report)
+    if kind == "checkpoint":
+        return (report := inspect_checkpoint(path)), describe_checkpoint(report)
     return (report := inspect_objective(path)), describe_objective(report)
 
 
@@ -111,15 +116,15 @@ def _check_whole(report: "Report", path: Path) -> None:
 
 def _figure_of(report: "Report", plot: Path) -> Callable[[], tuple[Path, Path]]:
     """Return what draws the figure that belongs to the report, and returns it and its data."""
+    from mgrl_cli.inspection.checkpoint import CheckpointReport
     from mgrl_cli.inspection.objective import ObjectiveReport
     from mgrl_cli.inspection.replay_figures import Buffer
     from mgrl_cli.inspection.run import RunReport
     from mgrl_cli.plots.buffer import plot_buffer
 
-    if isinstance(report, ObjectiveReport):
+    if isinstance(report, CheckpointReport | ObjectiveReport):
         raise UsageError(
-            f"--plot got the objective file '{report.path}', expected a run or a replay; "
-            "leave --plot out"
+            f"--plot got '{report.path}', expected a run or a replay; leave --plot out"
         )
     if isinstance(report, RunReport):
         return lambda: _plot_run(report, plot)
@@ -247,16 +252,9 @@ def _text(cell: "Cell", width: int) -> str:
 
 
 def size_text(num_bytes: int) -> str:
+    """Return a size in its own unit, such as "1.2 MiB"."""
     size, units = float(num_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
     while size >= _BYTES_PER_KIB and len(units) > 1:
         size /= _BYTES_PER_KIB
         units.pop(0)
     return f"{num_bytes} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
-
-
-def plain_text(text: str) -> str:
-    """Return text from a file on one line, without what could steer a terminal."""
-    shown = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown
-    )

@@ -59,7 +59,10 @@ def resume_run(directory: "RunDirectory", *, workers: int | None, quiet: bool, j
         check_environments(settings, say)
         prepare_kernels(settings, say)
         with open_progress(
-            quiet=quiet, json=json and not is_test, console=Console(stderr=True)
+            quiet=quiet,
+            json=json and not is_test,
+            console=Console(stderr=True),
+            rounds_before=standing.rounds,
         ) as progress:
             launch(directory, progress, workers=workers, say=say)
     if is_test:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mgrl_cli.commands import DebugOption, JsonOption
-from mgrl_cli.commands.inspect import plain_text, size_text
+from mgrl_cli.commands.inspect import size_text
 from mgrl_cli.errors import FileError
+from mgrl_cli.inspection.plain_text import plain_text
 
 if TYPE_CHECKING:
     from mgrl_cli.inspection.findings import Part, Verification
@@ -49,8 +50,8 @@ def verify(
             typer.echo(_printable(line))
     if not found.is_whole:
         first, *others = found.problems
-        more = f" (and {len(others)} more problems)" if others else ""
-        raise FileError(f"'{path}' is damaged: {first}{more}")
+        more = _count_text({"more problem": len(others)}, "more problem")
+        raise FileError(f"'{path}' is damaged: {first}{f' (and {more})' if others else ''}")
 
 
 def _document(found: "Verification") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: where in its run it stands, its agents, its tensors, whether it is whole.
+"""What a checkpoint holds: its place in the run, its agents, its tensors, whether it is whole.
 
 Reads the manifest first: without it nothing else has a meaning.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mgrl_cli.agents.saved_agent import AgentRecord
 from mgrl_cli.errors import FileError, StorageError
-from mgrl_cli.inspection.saved_parts import read_agent, read_part
+from mgrl_cli.inspection.saved_parts import REPLAY_TAIL, read_agent, read_part
 from mgrl_cli.run_dir.checkpoints import load_checkpoint
 from mgrl_cli.run_dir.manifest import MANIFEST_NAME, Manifest, read_manifest
 
@@ -70,6 +70,7 @@ class CheckpointReport:
     """Size of every file in bytes, by name."""
     agents: tuple[SavedAgentFigures, ...]
     tensors: tuple[SavedTensor, ...]
+    """Of networks, optimisers and objective."""
     is_whole: bool
     problems: tuple[str, ...]
 
@@ -104,7 +105,8 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
         except (FileError, StorageError) as error:
             problems.append(str(error))
         else:
-            tensors += [_saved_tensor(file, name, found[name]) for name in sorted(found)]
+            learned = sorted(name for name in found if not name.startswith(REPLAY_TAIL))
+            tensors += [_saved_tensor(file, name, found[name]) for name in learned]
     names = sorted({*records, *manifest.replay, *manifest.quarantined})
     return CheckpointReport(
         path=str(path),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from mgrl_cli.inspection.describe_checkpoint import position_text
 from mgrl_cli.inspection.describe_objective import objective_facts
 from mgrl_cli.inspection.describe_replay import agents_table, notes
 from mgrl_cli.inspection.run import AgentProgress, RunReport
@@ -18,6 +19,8 @@ def describe_run(report: RunReport) -> Iterator[Section]:
     else:
         yield _progress_table(report)
         yield _meta_table(report)
+    if report.keeping.checkpoints:
+        yield _checkpoints_table(report)
     if report.objective is not None:
         yield Facts("Objective", objective_facts(report.objective))
     if report.buffer is not None:
@@ -26,8 +29,6 @@ def describe_run(report: RunReport) -> Iterator[Section]:
 
 
 def _facts(report: RunReport) -> tuple[tuple[str, Cell], ...]:
-    is_finished = report.rounds_done == report.num_rounds
-    state = "finished" if is_finished else "not finished: going on, or interrupted"
     return (
         ("kind", report.kind),
         ("preset", report.preset),
@@ -36,11 +37,40 @@ def _facts(report: RunReport) -> tuple[tuple[str, Cell], ...]:
         ("rules", ", ".join(report.rules)),
         ("agents", report.num_agents),
         ("steps per agent", report.steps_per_agent),
-        ("rounds", f"{report.rounds_done} of {report.num_rounds}, {state}"),
+        ("rounds", f"{report.rounds_done} of {report.num_rounds}"),
+        ("state", _state(report)),
         ("replay", Size(report.buffer.size_bytes) if report.buffer else None),
         ("not yet there", ", ".join(report.absent) or "nothing"),
         ("whole", "yes" if report.is_whole else "no"),
     )
+
+
+def _state(report: RunReport) -> str:
+    keeping = report.keeping
+    newest = keeping.checkpoints[-1] if keeping.checkpoints else None
+    saved = f"saved {position_text(newest.rounds, newest.updates)}" if newest else "nothing saved"
+    match keeping.state:
+        case "finished":
+            return "finished"
+        case "running":
+            return f"running ({keeping.holder}), {saved}"
+        case "interrupted":
+            return f"interrupted, {saved}"
+        case "not begun":
+            return "not begun, no checkpoint"
+
+
+def _checkpoints_table(report: RunReport) -> Table:
+    return Table(
+        "Checkpoints",
+        ("name", "rounds ago", "elapsed seconds", "size", "best"),
+        tuple(
+            (line.name, line.age_rounds, line.elapsed_s, Size(line.size_bytes),
+             "best" if line.is_best else "")
+            for line in report.keeping.checkpoints
+        ),
+        note="best: most agents were evaluated higher there than in any other",
+    )  # fmt: skip
 
 
 def _progress_table(report: RunReport) -> Table:

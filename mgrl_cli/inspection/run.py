@@ -12,12 +12,13 @@ from typing import TypeVar
 
 from mgrl_cli.agents.population import AgentSpec, agent_specs
 from mgrl_cli.config import RunConfig
-from mgrl_cli.errors import FileError, UsageError
-from mgrl_cli.inspection.metrics import MetricsFile, count, figure, last_known, read_metrics
+from mgrl_cli.errors import FileError, StorageError, UsageError
+from mgrl_cli.inspection.metrics import MetricsSummary, count, figure, last_known, read_metrics
 from mgrl_cli.inspection.objective import ObjectiveReport, inspect_objective
 from mgrl_cli.inspection.replay import inspect_buffer
 from mgrl_cli.inspection.replay_figures import Buffer
-from mgrl_cli.run_dir.layout import RunDirectory
+from mgrl_cli.inspection.run_checkpoints import Keeping, inspect_checkpoints
+from mgrl_cli.run_dir.layout import RunDirectory, agent_name
 from mgrl_cli.run_dir.settings import read_settings
 
 _Report = TypeVar("_Report")
@@ -69,11 +70,13 @@ class RunReport:
     num_agents: int
     steps_per_agent: int
     rounds_done: int
-    """Rounds that every agent has recorded."""
+    """Rounds that every agent has recorded that is not in quarantine."""
     num_rounds: int
     agents: tuple[AgentProgress, ...]
     objective: ObjectiveReport | None
     buffer: Buffer | None
+    keeping: Keeping
+    """Its checkpoints, and what they show."""
     absent: tuple[str, ...]
     """Files that are not there yet, and need not be."""
     is_whole: bool
@@ -87,7 +90,7 @@ def inspect_run(path: Path) -> RunReport:
 
     Raises:
         FileError: `config.toml` is missing, damaged or not ours.
-        StorageError: the operating system refused.
+        StorageError: the operating system refused to read settings or metrics, or to list a part.
     """
     run = RunDirectory(path)
     config = _settings(run)
@@ -103,6 +106,8 @@ def inspect_run(path: Path) -> RunReport:
         buffer = _read_or_note(run.buffer, inspect_buffer, problems)
     if buffer is not None:
         problems += buffer.problems
+    keeping = inspect_checkpoints(run, config, max(agent.round for agent in agents))
+    problems += keeping.problems
     absent = {file: is_due for file, is_due in _files(run, agents, population) if not file.exists()}
     problems += [f"{file} is missing; restore it from a copy" for file in absent if absent[file]]
     return RunReport(
@@ -115,16 +120,23 @@ def inspect_run(path: Path) -> RunReport:
         rules=tuple(dict.fromkeys(spec.rule for spec in specs)),
         num_agents=len(specs),
         steps_per_agent=config.steps,
-        rounds_done=min(agent.round for agent in agents),
+        rounds_done=_rounds_done(agents, keeping),
         num_rounds=config.num_rounds,
         agents=agents,
         objective=objective,
         buffer=buffer,
+        keeping=keeping,
         absent=tuple(str(file) for file in absent if not absent[file]),
         is_whole=not problems,
         problems=tuple(problems),
-        warnings=tuple(_warnings(agents)),
+        warnings=tuple(_warnings(agents, keeping)),
     )
+
+
+def _rounds_done(agents: tuple[AgentProgress, ...], keeping: Keeping) -> int:
+    rounds = {agent_name(agent.agent_id): agent.round for agent in agents}
+    active = [number for name, number in rounds.items() if name not in keeping.quarantined]
+    return min(active or rounds.values())
 
 
 def _settings(run: RunDirectory) -> RunConfig:
@@ -135,7 +147,7 @@ def _settings(run: RunDirectory) -> RunConfig:
         raise FileError(f"{error}; restore the file from a copy") from error
 
 
-def _progress(spec: AgentSpec, file: MetricsFile) -> AgentProgress:
+def _progress(spec: AgentSpec, file: MetricsSummary) -> AgentProgress:
     rows = file.rows
     last = rows[-1] if rows else {}
     evaluations = tuple(
@@ -167,18 +179,21 @@ def _progress(spec: AgentSpec, file: MetricsFile) -> AgentProgress:
 def _read_or_note(
     path: Path, inspect: Callable[[Path], _Report], problems: list[str]
 ) -> _Report | None:
-    """Return the report on a part of the run, or None where it is absent or damaged."""
+    """Return the report on a part of the run, or None where it is absent, damaged or refused.
+
+    What the operating system refuses to read is not known to be whole, and hides nothing else.
+    """
     if not path.exists():
         return None
     try:
         return inspect(path)
-    except FileError as error:
+    except (FileError, StorageError) as error:
         problems.append(str(error))
         return None
 
 
 def _files(
-    run: RunDirectory, agents: tuple[AgentProgress, ...], population: MetricsFile
+    run: RunDirectory, agents: tuple[AgentProgress, ...], population: MetricsSummary
 ) -> Iterator[tuple[Path, bool]]:
     """Yield every file that the run comes to have, and whether it must be there by now."""
     yield run.objective, any(agent.round for agent in agents)
@@ -194,11 +209,13 @@ def _files(
         yield run.agent_buffer(agent.agent_id), is_round_complete or agent.round > 0
 
 
-def _warnings(agents: tuple[AgentProgress, ...]) -> Iterator[str]:
+def _warnings(agents: tuple[AgentProgress, ...], keeping: Keeping) -> Iterator[str]:
     if not any(agent.round for agent in agents):
         yield "no agent has recorded a round yet"
+    for name, reason in keeping.quarantined.items():
+        yield f"{name} is out of the population: {reason}"
     for agent in agents:
-        name = f"agent-{agent.agent_id:03d}"
+        name = agent_name(agent.agent_id)
         if agent.skipped_updates:
             yield f"{name}: {agent.skipped_updates} updates were not finite and left out"
         if agent.action_slack < _SATURATED_BELOW:

@@ -1,5 +1,6 @@
 """The checkpoints of a run at a glance, and in what state they show the run to be."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -62,12 +63,12 @@ def inspect_checkpoints(run: RunDirectory, config: RunConfig, rounds_done: int) 
         try:
             manifests.append(load_checkpoint(path).manifest)
         except (FileError, StorageError) as error:
-            if path.exists():  # or else the run has dropped it meanwhile
+            if os.path.lexists(path):  # or else the run has dropped it meanwhile
                 problems.append(str(error))
     newest = manifests[-1] if manifests else None
     best = newest.best if newest is not None else ""
     return Keeping(
-        state=_state(newest, config, holder),
+        state=state_of(newest, config, holder),
         holder=holder or "",
         checkpoints=tuple(_line(manifest, rounds_done, best) for manifest in manifests),
         quarantined=newest.quarantined if newest is not None else {},
@@ -75,7 +76,14 @@ def inspect_checkpoints(run: RunDirectory, config: RunConfig, rounds_done: int) 
     )
 
 
-def _state(newest: Manifest | None, config: RunConfig, holder: str | None) -> State:
+def state_of(newest: Manifest | None, config: RunConfig, holder: str | None) -> State:
+    """Return the state of a run.
+
+    Args:
+        newest: manifest of its newest checkpoint; None: there is none.
+        config: its settings.
+        holder: who writes it; None: nobody.
+    """
     if holder is not None:
         return "running"
     if newest is None:

@@ -14,6 +14,8 @@ from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.manifest import EXCHANGE_NAME, OBJECTIVE_NAME
 from mgrl_cli.run_dir.tensor_file import read_tensor_file
 
+REPLAY_TAIL = "replay."
+"""How the names of tensors begin that are the newest rows of an agent's replay."""
 LARGEST_PART_BYTES = 2**30
 """Reading takes three times as much memory."""
 _WHAT = "checkpoint file"
@@ -35,7 +37,7 @@ def read_agent(path: Path) -> SavedAgent:
     try:
         return SavedAgent(tensors, AgentRecord.from_document(document))
     except ValueError as error:
-        raise FileError(f"'{path}' is damaged: {error}") from error
+        raise FileError(f"'{path}' is damaged, or of another mgrl: {error}") from error
 
 
 def read_part(path: Path) -> dict[str, Tensor]:

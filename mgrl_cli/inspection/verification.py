@@ -10,6 +10,7 @@ from mgrl_cli.inspection.verify_replay import verify_replay
 from mgrl_cli.inspection.verify_run import verify_run
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.replay.reader import agent_groups
+from mgrl_cli.run_dir.atomic import explain_os_error
 
 _ALONE = (
     "a replay by itself is compared with its checksums; verify its run to compare it with what "
@@ -27,7 +28,10 @@ def verify(path: Path) -> Verification:
         StorageError: the operating system refused to list a directory.
     """
     kind = recognise(path)
-    return Verification(path=str(path), kind=kind, parts=_parts(path, kind))
+    try:
+        return Verification(path=str(path), kind=kind, parts=_parts(path, kind))
+    except OSError as error:
+        raise StorageError(explain_os_error(error, f"verify '{path}'")) from error
 
 
 def _parts(path: Path, kind: Kind) -> tuple[Part, ...]:

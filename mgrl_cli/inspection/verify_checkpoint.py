@@ -1,5 +1,6 @@
 """Proving a checkpoint: every byte against its manifest, and that its files make sense."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def verify_checkpoint(path: Path) -> Part | None:
         notes = tuple(_look_into_files(path, manifest))
     except (FileError, StorageError) as error:
         # A run drops a checkpoint by renaming it whole, so it is there or it is not.
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         return Part(name=name, counts={"checkpoint": 1}, problems=(str(error),))
     return Part(

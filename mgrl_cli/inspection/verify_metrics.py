@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from mgrl_cli.errors import FileError, StorageError
 from mgrl_cli.inspection.findings import Part
 from mgrl_cli.run_dir.atomic import explain_os_error
 from mgrl_cli.run_dir.file_record import FileRecord, RollingRecord
@@ -50,15 +49,13 @@ def verify_metrics(run: RunDirectory, recorded: Mapping[str, FileRecord]) -> Par
 def _outcome(path: Path, beginning: FileRecord) -> _Outcome:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise FileError(f"'{path}' is not a regular file; restore it from a copy")
+            return _Outcome(0, f"'{path}' is not a regular file; restore it from a copy")
         with path.open("rb") as file:
             return _read(path, file, beginning)
     except FileNotFoundError:
         return _Outcome(0, f"'{path}' is missing; restore it from a copy")
     except OSError as error:
         return _Outcome(0, explain_os_error(error, f"read '{path}'"))
-    except (FileError, StorageError) as error:
-        return _Outcome(0, str(error))
 
 
 def _read(path: Path, file: BinaryIO, beginning: FileRecord) -> _Outcome:

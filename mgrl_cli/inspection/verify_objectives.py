@@ -1,5 +1,6 @@
 """Proving a run's objectives: the present one and those kept along the way."""
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,9 +19,7 @@ _MOST_PROBLEMS = 100
 """Files missed by name; a manifest may claim any number of rounds."""
 
 
-def verify_objectives(
-    run: RunDirectory, newest: Manifest | None, config: RunConfig | None
-) -> Part:
+def verify_objectives(run: RunDirectory, newest: Manifest | None, config: RunConfig | None) -> Part:
     """Load every objective file of a run, and miss those that must be there.
 
     Args:
@@ -29,18 +28,18 @@ def verify_objectives(
         config: the run's settings; None: they cannot be read.
     """
     missing = islice(
-        (path for path in _due(run, newest, config) if not path.exists()), _MOST_PROBLEMS
+        (path for path in _due(run, newest, config) if not os.path.lexists(path)), _MOST_PROBLEMS
     )
     problems = [f"'{path}' is missing; restore it from a copy" for path in missing]
     num_files = num_bytes = 0
     for path in (run.objective, *sorted(run.objectives.glob("*.safetensors"))):
-        if not path.exists():  # a resume drops those of rounds that it plays again
+        if not os.path.lexists(path):  # a resume drops those of rounds that it plays again
             continue
         try:
             LearnedObjective.load(path)
             num_files, num_bytes = num_files + 1, num_bytes + path.stat().st_size
         except (FileError, StorageError, FileNotFoundError) as error:
-            if path.exists():
+            if os.path.lexists(path):
                 problems.append(str(error))
     if not problems and newest is not None and _is_settled(newest, config):
         problems += _difference(run, newest)

@@ -65,7 +65,7 @@ def _newest_manifest(run: RunDirectory) -> Manifest | None:
             with suppress(FileError, StorageError):
                 if (path / MANIFEST_NAME).is_file():  # a pipe would wait for ever
                     return read_manifest(path / MANIFEST_NAME)
-        if all(path.exists() for path in paths):
+        if all(os.path.lexists(path) for path in paths):
             return None
         # The run dropped what was listed, so it has made others.
 
@@ -104,7 +104,7 @@ def _links(path: Path) -> Iterator[Path]:
 
 def _has_lost(newest: Manifest, run: RunDirectory) -> bool:
     """Return whether the best checkpoint is gone, though no later one can have replaced it."""
-    if not newest.best or (run.checkpoints / newest.best).is_dir():
+    if not newest.best or os.path.lexists(run.checkpoints / newest.best):
         return False
     paths = checkpoint_paths(run)
     return bool(paths) and paths[-1].name == newest.name
@@ -148,9 +148,7 @@ def _verify_settings(run: RunDirectory, newest: Manifest | None) -> tuple[Part, 
             f"'{run.config}' is not the file that {newest.name} recorded, though it has the same "
             "settings; restore it from a copy (after a change of your own, resume the run)",
         )
-    part = Part(
-        name="settings", counts={"file": 1}, num_bytes=record.bytes, problems=problems
-    )
+    part = Part(name="settings", counts={"file": 1}, num_bytes=record.bytes, problems=problems)
     return part, config
 
 

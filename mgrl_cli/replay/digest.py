@@ -1,16 +1,26 @@
-"""What a checkpoint remembers of a replay: how much of it, and a proof of which.
+"""What a checkpoint keeps of a replay: how much of it there is, a proof of which, and its tail.
 
 A replay grows for as long as a run lasts, so the proof must grow with it: one rolling hash per
-array, and one hash over those. Must not know where rows come from, or when they count.
+array, and one hash over those. The tail never grows beyond one chunk. Must not know where rows come
+from, or when they count.
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgrl_cli.replay.schema import FIELDS
+from mgrl_cli.errors import UsageError
+from mgrl_cli.replay.schema import CHUNK_ROWS, FIELDS, MAX_NUMBERS, Field
+
+ReplayTail = Mapping[str, NDArray[Any]]
+"""The rows of every array of `schema.FIELDS` after its last full chunk, by name.
+
+A full chunk is final once it is on the disk. What comes after it lies in a file that the next
+commit replaces, and a power loss may then take the old file and the new one.
+"""
 
 
 class ReplayPosition(NamedTuple):
@@ -22,6 +32,28 @@ class ReplayPosition(NamedTuple):
     """Whole episodes; together they have `rows` steps."""
     sha256: str
     """`ReplayDigest.hexdigest` of exactly these rows."""
+
+    def count(self, field: Field) -> int:
+        """Return how many rows of a field's array belong to it."""
+        return self.episodes if field.per_episode else self.rows
+
+
+def blank_tail(position: ReplayPosition, obs_size: int, act_size: int) -> ReplayTail:
+    """Return zeros of the types and shapes that the tail of a replay has at `position`.
+
+    Raises:
+        UsageError: an impossible size.
+    """
+    if not 1 <= min(obs_size, act_size) <= max(obs_size, act_size) <= MAX_NUMBERS:
+        raise UsageError(
+            f"A replay needs sizes from 1 to {MAX_NUMBERS}, got {obs_size}, {act_size}."
+        )
+    return {
+        name: np.zeros(
+            (position.count(field) % CHUNK_ROWS, *field.row_shape(obs_size, act_size)), field.dtype
+        )
+        for name, field in FIELDS.items()
+    }
 
 
 @final

@@ -1,41 +1,34 @@
 """The one writer of an agent's replay on disk: an append-only Zarr v3 group.
 
 Zarr replaces one file atomically, never several. So nothing counts until `committed_rows` and
-`committed_episodes` are set, together and last; whatever a crash leaves beyond them is swept when
-the log is opened again. Must not know what is sampled, or when a round ends.
+`committed_episodes` are set, together and last. And it replaces a file without waiting for the
+disk, so of what is written again and again, metadata and last chunks, a power loss may leave
+nothing: a checkpoint carries those rows (`ReplayLog.tail`), and opening the log again makes the
+files anew. Must not know what is sampled, or when a round ends.
 """
 
-import asyncio
 import os
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
-import zarr.errors
-from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore, StorePath
 
 from mgrl_cli.errors import FileError, StorageError, UsageError
-from mgrl_cli.replay.digest import ReplayDigest, ReplayPosition
-from mgrl_cli.replay.reader import ReplayReader
-from mgrl_cli.replay.schema import (
-    CHUNK_ROWS,
-    FIELDS,
-    FORMAT,
-    FORMAT_VERSION,
-    MAX_NUMBERS,
-    Episode,
-    Field,
-    check_episode,
+from mgrl_cli.replay.blueprint import (
+    WRITE_ALL_CHUNKS,
+    Blueprint,
+    counts,
+    draw,
+    plain_group_metadata,
 )
-
-# Zarr leaves out chunks that hold only the fill value, unless told otherwise at every opening.
-# Here a chunk that is not there is damage.
-_WRITE_ALL_CHUNKS = {"array.write_empty_chunks": True}
+from mgrl_cli.replay.chunks import read_chunk
+from mgrl_cli.replay.digest import ReplayDigest, ReplayPosition, ReplayTail, blank_tail
+from mgrl_cli.replay.mending import place, sweep_chunks
+from mgrl_cli.replay.schema import CHUNK_ROWS, FIELDS, Episode, Field, check_episode
 
 
 class ReplayLog:
@@ -44,25 +37,18 @@ class ReplayLog:
     The rows of the last, unfilled chunk and all uncommitted ones are kept in memory.
     """
 
-    def __init__(self, path: Path, reader: ReplayReader, digest: ReplayDigest) -> None:
+    def __init__(self, path: Path, blueprint: Blueprint, digest: ReplayDigest) -> None:
         """Use `create` or `reopen` instead."""
+        position, arrays = blueprint.position, blueprint.arrays
         self._path = path
-        self._sizes = (reader.obs_size, reader.act_size)
-        self._committed_rows = self._num_rows = reader.committed_rows
-        self._committed_episodes = self._num_episodes = reader.committed_episodes
+        self._sizes = (arrays["obs"].shape[1], arrays["action"].shape[1])
+        self._committed_rows = self._num_rows = position.rows
+        self._committed_episodes = self._num_episodes = position.episodes
         self._committed_digest = digest
-        self._blocks: dict[str, list[NDArray[Any]]] = {}
-        """Rows per array since the start of its last committed chunk."""
-        for field in FIELDS.values():
-            count = self._committed(field)
-            self._blocks[field.name] = [
-                reader.read(field.name, count // CHUNK_ROWS * CHUNK_ROWS, count)
-            ]
-        # All metadata at first: another writer may have made it without a sync.
-        groups = (path.parent, path, path / "episodes")
-        arrays = (path / field.path for field in FIELDS.values())
-        self._unsynced = {folder / "zarr.json" for folder in (*groups, *arrays)}
-        with zarr.config.set(_WRITE_ALL_CHUNKS):
+        self._blocks = {name: [rows] for name, rows in blueprint.tail.items()}
+        """Rows per array since the start of its last committed chunk; never changed in place."""
+        self._unsynced = {path.parent / "zarr.json", *(path / inner for inner in blueprint.files)}
+        with zarr.config.set(WRITE_ALL_CHUNKS):
             self._group = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
             self._arrays = {
                 field.name: zarr.open_array(path / field.path, mode="r+", zarr_format=3)
@@ -88,63 +74,69 @@ class ReplayLog:
             UsageError: `path` exists, an impossible size, or an attribute the format itself needs.
             StorageError: the operating system refused.
         """
-        own: dict[str, Any] = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "obs_size": obs_size,
-            "act_size": act_size,
-            "committed_rows": 0,
-            "committed_episodes": 0,
-        }
-        if not 1 <= min(obs_size, act_size) <= max(obs_size, act_size) <= MAX_NUMBERS:
-            sizes = f"{obs_size}, {act_size}"
-            raise UsageError(f"A replay needs sizes from 1 to {MAX_NUMBERS}, got {sizes}.")
-        if clash := sorted(own.keys() & attributes.keys()):
-            raise UsageError(f"The replay sets '{clash[0]}' itself; rename the attribute.")
+        digest = ReplayDigest()
+        position = ReplayPosition(0, 0, digest.hexdigest())
+        blueprint = draw(position, blank_tail(position, obs_size, act_size), attributes)
         if os.path.lexists(path):
             raise UsageError(f"{path} exists and is never overwritten; choose another run name.")
         with _storage_errors(path):
-            _ensure_group(path.parent)
             # The name is fixed, so that the next attempt sweeps what a killed one left.
             unfinished = path.with_name(f".{path.name}.partial")
             shutil.rmtree(unfinished, ignore_errors=True)
-            _create_arrays(unfinished, obs_size, act_size, {**attributes, **own})
+            place(unfinished, blueprint.files, plain_group_metadata())
             unfinished.rename(path)
-            return cls(path, ReplayReader(path), ReplayDigest())
+            return cls(path, blueprint, digest)
 
     @classmethod
-    def reopen(cls, path: Path, position: ReplayPosition) -> "ReplayLog":
+    def reopen(
+        cls,
+        path: Path,
+        position: ReplayPosition,
+        tail: ReplayTail,
+        attributes: Mapping[str, object],
+    ) -> "ReplayLog":
         """Continue a log from what a checkpoint names, dropping everything after it.
 
-        What is kept is read and proved before anything is touched; what follows can be interrupted
-        anywhere and done again.
+        Only full chunks are taken from the disk. They are read and proved, together with the tail,
+        before anything is touched. All other files are then made anew, whatever a power loss or a
+        later commit has left of them; that can be interrupted anywhere and done again.
 
         Args:
-            path: the agent's group.
+            path: the agent's group; it may be missing where the position has no full chunk.
             position: what the checkpoint names.
+            tail: what the checkpoint carries; it has the types and shapes of `blank_tail`.
+            attributes: as for `create`.
 
         Raises:
-            FileError: not a whole replay, it holds less than the checkpoint names, a chunk of that
-                is missing or damaged, or the rows are not those the checkpoint recorded.
+            UsageError: an attribute the format itself needs.
+            FileError: a full chunk is missing or damaged, or the rows are not those the checkpoint
+                recorded.
             StorageError: the operating system refused.
         """
+        blueprint = draw(position, tail, attributes)
         with _storage_errors(path):
-            reader = ReplayReader(path, position)
-            digest = reader.digest()
-            if digest.hexdigest() != position.sha256:
-                raise FileError(
-                    f"{path}: the rows are not those the checkpoint recorded; restore the replay "
-                    "from a copy or resume from another checkpoint."
-                )
-            log = cls(path, reader, digest)
-            log._cut_back()
-        return log
+            digest = _prove(path, blueprint)
+            place(path, blueprint.files, plain_group_metadata())
+            for field in FIELDS.values():
+                sweep_chunks(path / field.path, -(-position.count(field) // CHUNK_ROWS))
+            return cls(path, blueprint, digest)
 
     @property
     def position(self) -> ReplayPosition:
         """What is committed, for a checkpoint to name."""
         sha256 = self._committed_digest.hexdigest()
         return ReplayPosition(self._committed_rows, self._committed_episodes, sha256)
+
+    @property
+    def tail(self) -> ReplayTail:
+        """The rows of `position` that the log may still overwrite, for a checkpoint to carry.
+
+        Not copied, yet what was returned once stays as it is.
+        """
+        return {
+            field.name: self._blocks[field.name][0][: self._committed(field) % CHUNK_ROWS]
+            for field in FIELDS.values()
+        }
 
     def append(self, episode: Episode) -> None:
         """Copy `episode`, to be written at the next commit.
@@ -172,10 +164,10 @@ class ReplayLog:
     def commit(self) -> None:
         """Write what was appended and make it visible to readers, all of it or nothing.
 
-        After a `StorageError` nothing is lost: a later commit writes the same rows again.
-
         Raises:
-            StorageError: no space left, or the operating system refused.
+            StorageError: no space left, or the operating system refused. Readers see what was
+                committed before. Zarr may still be writing in the background, so this log is of no
+                more use; `reopen` it, best in another process.
         """
         if self._num_rows == self._committed_rows:
             return
@@ -227,65 +219,30 @@ class ReplayLog:
         self._unsynced.update(self._path / field.chunk_path(chunk) for chunk in chunks)
         self._unsynced.add(self._path / field.path / "zarr.json")
 
-    def _cut_back(self) -> None:
-        """Make the files what they were when the position was committed."""
-        # Before the arrays shrink: they must never be shorter than this says.
-        self._set_committed(self._committed_rows, self._committed_episodes)
-        for field in FIELDS.values():
-            array, count = self._arrays[field.name].async_array, self._committed(field)
-            # A shrinking `Array.resize` would try to delete every chunk up to the length claimed.
-            shape = (count, *array.shape[1:])
-            asyncio.run(array.resize(shape, delete_outside_chunks=False))
-            self._write(field)  # its last chunk may hold rows of a later commit
-            _sweep_chunks(self._path / field.path / "c", -(-count // CHUNK_ROWS))
-        for unfinished in [*self._path.rglob("*.partial")]:
-            _remove(unfinished)
-
     def _set_committed(self, rows: int, episodes: int) -> None:
         """Set both counts in one replacement of one file."""
-        self._group.update_attributes({"committed_rows": rows, "committed_episodes": episodes})
+        self._group.update_attributes(counts(rows, episodes))
         self._committed_rows, self._committed_episodes = rows, episodes
         self._unsynced.add(self._path / "zarr.json")
 
 
-def _sweep_chunks(folder: Path, num_chunks: int) -> None:
-    """Remove the chunks of an array from number `num_chunks` on; never follow a link."""
-    if folder.is_symlink():
-        folder.unlink()
-    for chunk in folder.iterdir() if folder.is_dir() else ():
-        if chunk.name.isdecimal() and int(chunk.name) >= num_chunks:
-            _remove(chunk)
-
-
-def _remove(path: Path) -> None:
-    is_folder = path.is_dir() and not path.is_symlink()
-    (shutil.rmtree if is_folder else os.unlink)(path)
-
-
-def _ensure_group(path: Path) -> None:
-    if (path / "zarr.json").is_file():
-        return
-    path.mkdir(parents=True, exist_ok=True)
-    try:
-        zarr.open_group(path, mode="a", zarr_format=3)
-    except zarr.errors.ContainsGroupError:
-        return  # another worker was faster
-
-
-def _create_arrays(path: Path, obs_size: int, act_size: int, attributes: dict[str, Any]) -> None:
-    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=attributes)
-    group.create_group("episodes")
-    for field in FIELDS.values():
-        row_shape = field.row_shape(obs_size, act_size)
-        group.create_array(
-            field.path,
-            shape=(0, *row_shape),
-            chunks=(CHUNK_ROWS, *row_shape),
-            dtype=field.dtype,
-            filters=None,
-            compressors=Crc32cCodec(),
-            fill_value=0,
+def _prove(path: Path, blueprint: Blueprint) -> ReplayDigest:
+    """Return the digest of full chunks on disk and the tail, after comparing it."""
+    digest, store = ReplayDigest(), LocalStore(path, read_only=True)
+    for name, field in FIELDS.items():
+        # As it should be, not as its metadata on disk say.
+        metadata = blueprint.arrays[name].async_array.metadata
+        array = zarr.Array(zarr.AsyncArray(metadata, StorePath(store, field.path)))
+        count = blueprint.position.count(field)
+        for chunk in range(count // CHUNK_ROWS):
+            digest.add(name, read_chunk(path, field, array, chunk, count))
+        digest.add(name, blueprint.tail[name])
+    if digest.hexdigest() != blueprint.position.sha256:
+        raise FileError(
+            f"{path}: the rows are not those the checkpoint recorded; restore the replay from a "
+            "copy or resume from another checkpoint."
         )
+    return digest
 
 
 @contextmanager

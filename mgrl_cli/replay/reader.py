@@ -4,7 +4,6 @@ Opens read-only and believes nothing: layout, sizes and every chunk are checked 
 used, and memory follows what is on disk, never what a header claims. Must not know about writing.
 """
 
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,8 @@ import zarr
 from numpy.typing import NDArray
 
 from mgrl_cli.errors import FileError, StorageError, UsageError
-from mgrl_cli.replay.digest import ReplayDigest, ReplayPosition
+from mgrl_cli.replay.chunks import ZARR_ERRORS, plain_size, read_chunk
+from mgrl_cli.replay.digest import ReplayPosition
 from mgrl_cli.replay.schema import (
     CHUNK_ROWS,
     EPISODE_FIELDS,
@@ -31,10 +31,6 @@ from mgrl_cli.replay.schema import (
 from mgrl_cli.replay.verification import find_problems
 
 _MAX_METADATA_BYTES = 2**20
-# What zarr raises for metadata or chunks it cannot make sense of.
-_ZARR_ERRORS = (
-    ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, MemoryError,
-)  # fmt: skip
 
 
 class EpisodeTable(NamedTuple):
@@ -142,20 +138,6 @@ class ReplayReader:
         steps["obs"] = np.concatenate((steps["obs"], row["final_obs"][None]))
         return Episode(**steps, seed=int(row["seed"]), life=int(row["life"]))
 
-    def digest(self) -> ReplayDigest:
-        """Read everything committed, chunk by chunk, and return its digest.
-
-        Raises:
-            FileError: a chunk is missing or damaged.
-            StorageError: the operating system refused.
-        """
-        self._last_chunk.clear()  # judge the disk, not what was once read from it
-        digest = ReplayDigest()
-        for field in FIELDS.values():
-            for chunk in range(-(-self._committed(field) // CHUNK_ROWS)):
-                digest.add(field.name, self._chunk(field, chunk))
-        return digest
-
     def verify(self) -> list[str]:
         """Read everything committed and return what is wrong, a line each; empty if whole.
 
@@ -206,7 +188,7 @@ class ReplayReader:
         try:
             array = group[field.path]
             is_ours = field.is_described_by(array.metadata.to_dict(), row_shape)
-        except _ZARR_ERRORS as error:
+        except ZARR_ERRORS as error:
             raise FileError(f"{metadata} is damaged; restore the replay from a copy.") from error
         except OSError as error:
             raise StorageError(f"{metadata} cannot be read: {error.strerror}.") from error
@@ -226,26 +208,10 @@ class ReplayReader:
         """Return the committed rows of one chunk."""
         cached = self._last_chunk.get(field.name)
         if cached is None or cached[0] != chunk:
-            cached = chunk, self._read_chunk(field, chunk)
+            array, stop = self._arrays[field.name], self._committed(field)
+            cached = chunk, read_chunk(self.path, field, array, chunk, stop)
             self._last_chunk[field.name] = cached
         return cached[1]
-
-    def _read_chunk(self, field: Field, chunk: int) -> NDArray[Any]:
-        # Zarr alone would take a missing file for a chunk of zeros.
-        where = f"{self.path}: array '{field.path}' chunk {chunk}"
-        expected = field.chunk_bytes(self.obs_size, self.act_size)
-        rows = slice(chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, self._committed(field)))
-        try:
-            size = _plain_size(self.path, field.chunk_path(chunk))
-            if size != expected:
-                raise FileError(f"{where} has {size} bytes, expected {expected}: it is damaged.")
-            return np.asarray(self._arrays[field.name][rows])
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileError(f"{where} is missing; restore it from a copy.") from error
-        except OSError as error:
-            raise StorageError(f"{where} cannot be read: {error.strerror}.") from error
-        except _ZARR_ERRORS as error:
-            raise FileError(f"{where} is damaged; restore it from a copy.") from error
 
 
 def agent_groups(path: Path) -> list[Path]:
@@ -264,7 +230,7 @@ def _open_group(path: Path) -> zarr.Group:
     _check_metadata(path, "zarr.json")
     try:
         return zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
-    except _ZARR_ERRORS as error:
+    except ZARR_ERRORS as error:
         raise FileError(f"{path} is no Zarr v3 group, or a damaged one.") from error
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
@@ -273,24 +239,10 @@ def _open_group(path: Path) -> zarr.Group:
 def _check_metadata(group: Path, inner: str) -> None:
     file = group / inner
     try:
-        size = _plain_size(group, inner)
+        size = plain_size(group, inner)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileError(f"{file} is missing; expected a replay written by mgrl.") from error
     except OSError as error:
         raise StorageError(f"{file} cannot be read: {error.strerror}.") from error
     if size > _MAX_METADATA_BYTES:
         raise FileError(f"{file} has {size} bytes, expected at most {_MAX_METADATA_BYTES}.")
-
-
-def _plain_size(group: Path, inner: str) -> int:
-    """Return the bytes of a file below `group`; a link or a pipe might lead or wait anywhere."""
-    file, mode, size = group, 0, 0
-    for part in inner.split("/"):
-        file /= part
-        status = file.lstat()
-        mode, size = status.st_mode, status.st_size
-        if stat.S_ISLNK(mode):
-            raise FileError(f"{file} is a link; a replay has none: copy what it points to.")
-    if not stat.S_ISREG(mode):
-        raise FileError(f"{file} is no plain file; restore the replay from a copy.")
-    return size

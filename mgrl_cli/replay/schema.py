@@ -4,6 +4,7 @@ The table is the file format: a change to it needs a new `FORMAT_VERSION`. It mu
 arrays are written, sampled or checked.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -86,12 +87,9 @@ class Field:
         """Return where chunk number `chunk` lies inside the agent's group."""
         return f"{self.path}/c/{chunk}" if self.width == "one" else f"{self.path}/c/{chunk}/0"
 
-    def chunk_bytes(self, obs_size: int, act_size: int) -> int:
+    def chunk_bytes(self, row_shape: tuple[int, ...]) -> int:
         """Return the size in bytes of every whole chunk file."""
-        row = np.dtype(self.dtype).itemsize
-        for numbers in self.row_shape(obs_size, act_size):
-            row *= numbers
-        return CHUNK_ROWS * row + CHECKSUM_BYTES
+        return CHUNK_ROWS * math.prod(row_shape) * np.dtype(self.dtype).itemsize + CHECKSUM_BYTES
 
     def is_described_by(self, metadata: Mapping[str, Any], row_shape: tuple[int, ...]) -> bool:
         """Return whether a Zarr array's metadata, of any length, are those of this field."""

@@ -30,6 +30,22 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise StorageError(explain_os_error(error, f"write '{path}'")) from error
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a crash left of files that were being written atomically, if anything.
+
+    Call it only where nobody else writes into the directory.
+
+    Raises:
+        StorageError: the operating system refused.
+    """
+    try:
+        for path in directory.glob(".*.partial"):
+            if path.is_file():
+                path.unlink()
+    except OSError as error:
+        raise StorageError(explain_os_error(error, f"tidy '{directory}'")) from error
+
+
 def create_directory(path: Path) -> None:
     """Create a directory and those missing above it, each of them on disk; it may be there already.
 

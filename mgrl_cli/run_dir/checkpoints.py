@@ -4,6 +4,7 @@ A checkpoint is complete or it is not there. Its files are written into a stagin
 name no reader looks for, flushed to disk, and renamed. Must not know what the files mean.
 """
 
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Generator
@@ -13,7 +14,12 @@ from pathlib import Path
 from typing import final
 
 from mgrl_cli.errors import FileError, StorageError
-from mgrl_cli.run_dir.atomic import explain_os_error, sync_directory, write_synced
+from mgrl_cli.run_dir.atomic import (
+    create_directory,
+    explain_os_error,
+    sync_directory,
+    write_synced,
+)
 from mgrl_cli.run_dir.file_record import FileRecord, record_of_file
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.manifest import MANIFEST_NAME, Manifest, position_of, read_manifest
@@ -50,16 +56,24 @@ class CheckpointStore:
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest whole checkpoint (None: there is none at all) and what was passed over.
 
+        Reads only, and may be called while another process commits.
+
         Raises:
             FileError: there are checkpoints, but all are damaged.
-            StorageError: the operating system refused.
+            StorageError: the operating system refused. It may be another matter than damage, so
+                nothing is passed over.
         """
-        problems: list[str] = []
-        for path in reversed(checkpoint_paths(self._run)):
-            try:
-                return load_checkpoint(path), problems
-            except FileError as error:
-                problems.append(str(error))
+        while True:
+            problems: list[str] = []
+            for path in reversed(checkpoint_paths(self._run)):
+                try:
+                    return load_checkpoint(path), problems
+                except FileError as error:
+                    if not os.path.lexists(path):  # dropped meanwhile: there are newer ones
+                        break
+                    problems.append(str(error))
+            else:
+                break
         if problems:
             raise FileError(
                 f"no checkpoint of '{self._run.path}' is whole; restore one from a copy. "
@@ -74,8 +88,9 @@ class CheckpointStore:
             StorageError: the operating system refused.
         """
         staging = self._run.checkpoints / f"{_STAGING}{uuid.uuid4().hex}"
-        with _storage_errors(staging):
-            staging.mkdir(parents=True)
+        with _storage_errors(f"create '{staging}'"):
+            create_directory(self._run.checkpoints)
+            staging.mkdir()
         return staging
 
     def commit(self, staging: Path, manifest: Manifest) -> Checkpoint:
@@ -86,11 +101,14 @@ class CheckpointStore:
             manifest: of these files.
 
         Raises:
+            FileError: the staging directory does not hold what the manifest says.
             StorageError: the operating system refused; earlier checkpoints are untouched.
         """
         path = self._run.checkpoints / manifest.name
-        with _storage_errors(path):
+        with _storage_errors(f"write checkpoint '{path}'"):
             write_synced(staging / MANIFEST_NAME, manifest.to_bytes())
+            # What could not be read again must not take the place of what can.
+            _check_names(staging, read_manifest(staging / MANIFEST_NAME))
             sync_directory(staging)
             staging.rename(path)
             sync_directory(self._run.checkpoints)
@@ -108,29 +126,56 @@ class CheckpointStore:
             StorageError: the operating system refused.
         """
         newest, _ = self.newest()
-        with _storage_errors(self._run.checkpoints):
+        with _storage_errors(f"tidy '{self._run.checkpoints}'"):
             for path in checkpoint_paths(self._run):
                 if newest is not None and _position(path) > newest.manifest.position:
                     path.rename(path.with_name(f"{_DAMAGED}{path.name}-{uuid.uuid4().hex[:8]}"))
-            for path in sorted(self._run.checkpoints.glob(f"{_STAGING}*")):
-                shutil.rmtree(path)
+            self._remove_staging()
 
     def _drop_old(self, newest: Manifest) -> None:
-        paths = checkpoint_paths(self._run)
-        with _storage_errors(self._run.checkpoints):
-            for path in paths[: -self._keep]:
-                if path.name != newest.best:
-                    # Renamed first: half of a checkpoint must never bear a checkpoint's name.
-                    doomed = path.with_name(f"{_STAGING}{uuid.uuid4().hex}")
-                    path.rename(doomed)
-                    shutil.rmtree(doomed)
+        older = [path for path in checkpoint_paths(self._run) if _position(path) < newest.position]
+        dropped = [
+            path
+            for path in older[: max(0, len(older) + 1 - self._keep)]
+            if path.name != newest.best
+        ]
+        with _storage_errors(f"drop old checkpoints from '{self._run.checkpoints}'"):
+            # Renamed first, and for good: half of a checkpoint must never bear a checkpoint's name.
+            for path in dropped:
+                path.rename(path.with_name(f"{_STAGING}{uuid.uuid4().hex}"))
+            if dropped:
+                sync_directory(self._run.checkpoints)
+            self._remove_staging()
+
+    def _remove_staging(self) -> None:
+        for path in _entries(self._run.checkpoints):
+            if not path.name.startswith(_STAGING):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:  # somebody put it there
+                path.unlink()
 
 
 def checkpoint_paths(run: RunDirectory) -> list[Path]:
-    """Return all that is named like a checkpoint, oldest first."""
-    with _storage_errors(run.checkpoints):
-        found = [path for path in run.checkpoints.glob("round-*") if position_of(path.name)]
-    return sorted(found, key=_position)
+    """Return all that is named like a checkpoint, oldest first.
+
+    Raises:
+        StorageError: the operating system refused.
+    """
+    return sorted(
+        (path for path in _entries(run.checkpoints) if position_of(path.name)), key=_position
+    )
+
+
+def _entries(directory: Path) -> list[Path]:
+    # Not `glob`, to which a directory that may not be read is an empty one.
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(explain_os_error(error, f"read '{directory}'")) from error
 
 
 def _position(path: Path) -> tuple[int, int]:
@@ -150,14 +195,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
     manifest = read_manifest(path / MANIFEST_NAME)
     if manifest.name != path.name:
         raise FileError(f"'{path}' is the checkpoint {manifest.name}; give it back its name")
-    with _storage_errors(path):
-        surplus = {entry.name for entry in path.iterdir()} - {MANIFEST_NAME, *manifest.files}
-    if surplus:
-        raise FileError(f"'{path}' holds '{min(surplus):.80}', which is no part of a checkpoint")
+    _check_names(path, manifest)
     for name, expected in manifest.files.items():
         if record_of_file(path / name, limit_bytes=expected.bytes) != expected:
             raise FileError(f"'{path / name}' is damaged: it does not match its SHA-256")
     return Checkpoint(path, manifest)
+
+
+def _check_names(directory: Path, manifest: Manifest) -> None:
+    found = {path.name for path in _entries(directory)}
+    expected = {MANIFEST_NAME, *manifest.files}
+    if found - expected:
+        raise FileError(
+            f"'{directory}' holds {min(found - expected)!a:.80}, which is no part of the checkpoint"
+        )
+    if expected - found:
+        raise FileError(f"'{directory / min(expected - found)}' is missing; restore it from a copy")
 
 
 def write_part(staging: Path, name: str, content: bytes) -> FileRecord:
@@ -166,7 +219,7 @@ def write_part(staging: Path, name: str, content: bytes) -> FileRecord:
     Raises:
         StorageError: the operating system refused.
     """
-    with _storage_errors(staging / name):
+    with _storage_errors(f"write '{staging / name}'"):
         write_synced(staging / name, content)
     return FileRecord.of(content)
 
@@ -196,8 +249,8 @@ def best_of(manifest: Manifest, run: RunDirectory, incumbent: str) -> str:
 
 
 @contextmanager
-def _storage_errors(path: Path) -> Generator[None]:
+def _storage_errors(action: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(explain_os_error(error, f"keep checkpoint '{path}'")) from error
+        raise StorageError(explain_os_error(error, action)) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 from mgrl_cli.errors import FileError, StorageError, UsageError, did_you_mean
-from mgrl_cli.run_dir.atomic import explain_os_error
+from mgrl_cli.run_dir.atomic import create_directory, explain_os_error, sync_directory
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -145,7 +145,7 @@ def create_run_directory(runs_dir: Path, name: str | None, stem: str) -> RunDire
     """
     check_run_name(runs_dir, name)
     try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
+        create_directory(runs_dir)
         if name is not None:
             return _claim(runs_dir / name)
         clean_stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
@@ -168,6 +168,8 @@ def _claim(path: Path) -> RunDirectory:
     run = RunDirectory(path)
     for directory in (run.metrics, run.logs):
         directory.mkdir()
+    sync_directory(path)
+    sync_directory(path.parent)
     return run
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, final
 from filelock import FileLock, Timeout
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from mgrl_cli.errors import RunLockedError, StorageError
+from mgrl_cli.errors import FileError, RunLockedError, StorageError
 from mgrl_cli.run_dir.atomic import explain_os_error, write_atomically
 from mgrl_cli.run_dir.layout import RunDirectory
 
@@ -55,6 +55,7 @@ def locked(run: RunDirectory) -> Generator[None]:
 
     Raises:
         RunLockedError: somebody else holds the lock.
+        FileError: the lock file is a symbolic link.
         StorageError: the operating system refused, or the file system knows no locks.
     """
     with _acquire(run):
@@ -102,6 +103,10 @@ def _acquire(run: RunDirectory) -> AbstractContextManager[object]:
     except Timeout as error:
         raise _refusal(run) from error
     except (OSError, NotImplementedError) as error:  # older releases of filelock raise the latter
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:  # it follows no link
+            raise FileError(
+                f"'{run.lock}' is a symbolic link, expected none inside a run; remove it"
+            ) from error
         if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
             message = (
                 f"cannot lock run '{run.path}': its file system has no locks; keep runs on another"

@@ -10,7 +10,7 @@ import math
 import re
 import stat
 from pathlib import Path
-from typing import Annotated, Literal, final
+from typing import Annotated, Literal, cast, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -98,8 +98,9 @@ class Manifest(_Record):
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""
-        document = self.model_dump(mode="json")
-        return canonical_json({**document, "sha256": _digest(document)}).encode()
+        rest = self.model_dump(mode="json", exclude={"sha256"})
+        digest = hashlib.sha256(canonical_json(rest).encode()).hexdigest()
+        return canonical_json({**rest, "sha256": digest}).encode()
 
     def is_better_than(self, other: "Manifest") -> bool:
         """Return whether more agents were evaluated higher here than in `other` than lower.
@@ -152,7 +153,7 @@ def read_manifest(path: Path) -> Manifest:
         raise FileError(
             f"'{path}' is no manifest of a checkpoint, or damaged: {_first_problem(error)}"
         ) from error
-    if _digest(document) != manifest.sha256:
+    if manifest.to_bytes() != content:  # with the digest in it; and no other spelling passes
         raise FileError(f"'{path}' is damaged: it does not match its own SHA-256")
     return manifest
 
@@ -179,12 +180,11 @@ def _read(path: Path) -> bytes:
 def _parse(path: Path, content: bytes) -> dict[str, object]:
     try:
         document = json.loads(content)
-        is_canonical = isinstance(document, dict) and canonical_json(document).encode() == content
     except (ValueError, RecursionError) as error:
         raise FileError(f"'{path}' is damaged: it is not JSON") from error
-    if not is_canonical:
-        raise FileError(f"'{path}' is damaged: it is not the JSON that mgrl writes")
-    return document
+    if not isinstance(document, dict):
+        raise FileError(f"'{path}' is no manifest of a checkpoint: it is not a JSON object")
+    return cast("dict[str, object]", document)
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -193,8 +193,3 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
     return f"{where!a:.80}: {problem['msg']}"
-
-
-def _digest(document: dict[str, object]) -> str:
-    rest = {key: value for key, value in document.items() if key != "sha256"}
-    return hashlib.sha256(canonical_json(rest).encode()).hexdigest()

@@ -4,13 +4,13 @@ import hashlib
 import json
 import platform
 import sys
-import tomllib
 from importlib.metadata import PackageNotFoundError, version
 
 import tomli_w
 
 from mgrl_cli.config import RunConfig, validate_config
 from mgrl_cli.errors import FileError
+from mgrl_cli.presets import parse_toml
 from mgrl_cli.run_dir.atomic import write_atomically
 from mgrl_cli.run_dir.layout import RunDirectory
 
@@ -67,7 +67,7 @@ def read_settings(run: RunDirectory) -> RunConfig:
         UsageError: a setting is invalid.
     """
     try:
-        document = tomllib.loads(run.config.read_text(encoding="utf-8"))
+        document = parse_toml(run.config.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"cannot read '{run.config}': {error}") from error
     document.pop(_PROVENANCE, None)

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.saved_agent import AgentRecord, SavedAgent, restore_agent
 from mgrl_cli.errors import FileError
-from mgrl_cli.replay.digest import ReplayPosition
+from mgrl_cli.replay.digest import ReplayPosition, ReplayTail, blank_tail
 from mgrl_cli.replay.log import ReplayLog
 from mgrl_cli.replay.reader import ReplayReader
 from mgrl_cli.run_dir.checkpoints import Checkpoint, write_part
@@ -17,6 +20,8 @@ from mgrl_cli.run_dir.tensor_file import check_tensors, read_tensor_file, tensor
 
 _WHAT = "agent of a checkpoint"
 _LARGEST_RECORD_BYTES = 2**20
+_TAIL = "replay."
+"""Beginning of the names of tensors that hold the tail of the replay log."""
 
 
 def create_log(run: RunDirectory, agent: Agent) -> ReplayLog:
@@ -25,22 +30,26 @@ def create_log(run: RunDirectory, agent: Agent) -> ReplayLog:
     Raises:
         StorageError: the operating system refused.
     """
-    env, player = agent.spec.env, agent.player
     return ReplayLog.create(
         run.agent_buffer(agent.spec.agent_id),
-        obs_size=player.obs_size,
-        act_size=player.act_size,
-        attributes={
-            "environment": player.environment_id,
-            "environment_kwargs": env.kwargs,
-            "environment_randomise": {name: list(bounds) for name, bounds in env.randomise.items()},
-            "action_low": player.action_low.tolist(),
-            "action_high": player.action_high.tolist(),
-            "agent_id": agent.spec.agent_id,
-            "rule": agent.spec.rule,
-            "packages": package_versions(),
-        },
+        obs_size=agent.player.obs_size,
+        act_size=agent.player.act_size,
+        attributes=_attributes(agent),
     )
+
+
+def _attributes(agent: Agent) -> dict[str, object]:
+    env, player = agent.spec.env, agent.player
+    return {
+        "environment": player.environment_id,
+        "environment_kwargs": env.kwargs,
+        "environment_randomise": {name: list(bounds) for name, bounds in env.randomise.items()},
+        "action_low": player.action_low.tolist(),
+        "action_high": player.action_high.tolist(),
+        "agent_id": agent.spec.agent_id,
+        "rule": agent.spec.rule,
+        "packages": package_versions(),
+    }
 
 
 def part_name(agent_id: int) -> str:
@@ -48,13 +57,14 @@ def part_name(agent_id: int) -> str:
     return f"{agent_name(agent_id)}.safetensors"
 
 
-def write_agent(staging: Path, saved: SavedAgent) -> FileRecord:
-    """Write an agent's part of a checkpoint to be.
+def write_agent(staging: Path, saved: SavedAgent, tail: ReplayTail) -> FileRecord:
+    """Write an agent's part of a checkpoint to be, with the rows its log may still overwrite.
 
     Raises:
         StorageError: the operating system refused.
     """
-    content = tensor_file_bytes(saved.tensors, saved.record.to_document())
+    tensors = {**saved.tensors, **_tail_tensors(tail)}
+    content = tensor_file_bytes(tensors, saved.record.to_document())
     return write_part(staging, part_name(saved.record.agent_id), content)
 
 
@@ -66,14 +76,12 @@ def restore_from(checkpoint: Checkpoint, run: RunDirectory, agent: Agent) -> Rep
         StorageError: the operating system refused.
     """
     agent_id = agent.spec.agent_id
-    position = checkpoint.manifest.replay.get(agent_name(agent_id))
-    if position is None:
+    replay = checkpoint.manifest.replay.get(agent_name(agent_id))
+    if replay is None:
         raise FileError(f"'{checkpoint.path}' does not hold {agent_name(agent_id)}")
-    saved = _read_agent(checkpoint.path / part_name(agent_id), agent)
-    log = ReplayLog.reopen(
-        run.agent_buffer(agent_id),
-        ReplayPosition(position.rows, position.episodes, position.sha256),
-    )
+    position = ReplayPosition(replay.rows, replay.episodes, replay.sha256)
+    saved, tail = _read_agent(checkpoint.path / part_name(agent_id), agent, position)
+    log = ReplayLog.reopen(run.agent_buffer(agent_id), position, tail, _attributes(agent))
     try:
         restore_agent(agent, saved, ReplayReader(run.agent_buffer(agent_id)))
     except ValueError as error:
@@ -81,16 +89,24 @@ def restore_from(checkpoint: Checkpoint, run: RunDirectory, agent: Agent) -> Rep
     return log
 
 
-def _read_agent(path: Path, agent: Agent) -> SavedAgent:
-    own = agent.learner.tensors()
-    size = sum(tensor.numel() * tensor.element_size() for tensor in own.values())
+def _read_agent(
+    path: Path, agent: Agent, position: ReplayPosition
+) -> tuple[SavedAgent, ReplayTail]:
+    blank = blank_tail(position, agent.player.obs_size, agent.player.act_size)
+    like = {**agent.learner.tensors(), **_tail_tensors(blank)}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in like.values())
     document, tensors = read_tensor_file(path, what=_WHAT, max_bytes=size + _LARGEST_RECORD_BYTES)
-    template = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in own.items()}
+    template = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in like.items()}
     check_tensors(path, tensors, template, what=_WHAT)
+    tail = {name: tensors.pop(f"{_TAIL}{name}").numpy() for name in blank}
     try:
-        return SavedAgent(tensors, AgentRecord.from_document(document))
+        return SavedAgent(tensors, AgentRecord.from_document(document)), tail
     except ValueError as error:
         raise FileError(f"'{path}' is damaged: {error}") from error
+
+
+def _tail_tensors(tail: ReplayTail) -> dict[str, Tensor]:
+    return {f"{_TAIL}{name}": torch.from_numpy(rows) for name, rows in tail.items()}
 
 
 def replay_record(position: ReplayPosition) -> ReplayRecord:

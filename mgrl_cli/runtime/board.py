@@ -10,6 +10,7 @@ import torch
 
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.population import AgentSpec
+from mgrl_cli.runtime.shared_memory import shared
 from mgrl_cli.telemetry import AgentSnapshot, AgentState
 
 _FIGURES = (
@@ -35,7 +36,7 @@ class StatusBoard:
         width = len(_FIGURES) + _RETURNS_SHOWN
         self._table = torch.full((num_agents, width), torch.nan, dtype=torch.float64)
         self._table[:, :3] = 0.0
-        self._table.share_memory_()
+        shared(self._table)
 
     def post(self, agent: Agent) -> None:
         """Write one agent's present figures into its row."""

@@ -1,6 +1,5 @@
 """Worker processes: how one is started, talks, and can never outlive its coordinator."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -16,10 +15,10 @@ import torch.multiprocessing as mp
 
 from envs.errors import EnvironmentFailure, EnvironmentSetupError
 from mgrl_cli.errors import MgrlError, UsageError, WorkerError
+from mgrl_cli.runtime.lifeline import Lifeline, begin
 from mgrl_cli.runtime.messages import Order, Report, WorkerFailure
 from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepare_torch
 
-_PR_SET_PDEATHSIG = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a run to stop. A terminal sends them to the whole process group, but only the
 coordinator decides what they mean; workers ignore them."""
@@ -41,8 +40,8 @@ class WorkerHandle:
         self.log = plan.run.logs / f"worker-{plan.number:03d}.log"
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
-            target=_worker_main,
-            args=(plan, theirs, self.log, os.getpid()),
+            target=begin,
+            args=(Lifeline(), _worker_main, plan, theirs, self.log),
             name=f"mgrl-worker-{plan.number}",
             daemon=True,
         )
@@ -76,9 +75,8 @@ class WorkerHandle:
         return f"{self.name} {cause}; its log: {self.log}"
 
 
-def _worker_main(plan: WorkerPlan, connection: Connection, log: Path, parent_pid: int) -> None:
+def _worker_main(plan: WorkerPlan, connection: Connection, log: Path) -> None:
     """Run one worker process from start to end."""
-    _die_with_parent(parent_pid)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see `stop_signals_held_back`
@@ -148,14 +146,3 @@ def _send_output_to(log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux).
-
-    Elsewhere a worker notices at its next round report, when the pipe is closed.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # the parent died before the request was in place
-        os._exit(1)

@@ -82,11 +82,14 @@ class Coordinator:
         with self._signals_ask_to_stop():
             while not self._run_generation():
                 pass
-        assert self._start is not None
-        manifest = self._start.manifest
-        if self._signal is not None and manifest.rounds < self._plan.config.num_rounds:
+        rounds = 0
+        if self._start is not None:  # else stopped while its first workers were starting
+            rounds = self._start.manifest.rounds
+            for name, reason in self._start.manifest.quarantined.items():
+                self._progress.announce(f"went on without {name}: {reason}")
+        if self._signal is not None and rounds < self._plan.config.num_rounds:
             raise Interrupted(
-                f"{signal.Signals(self._signal).name} ended the run after round {manifest.rounds} "
+                f"{signal.Signals(self._signal).name} ended the run after round {rounds} "
                 f"of {self._plan.config.num_rounds}; {self._how_to_continue()}",
                 self._signal,
             )
@@ -114,17 +117,18 @@ class Coordinator:
         return True
 
     def _run_workers(self, generation: Generation) -> None:
-        pulses = PulseBoard(max(1, generation.num_workers))
+        first_agents = generation.specs[: max(1, generation.num_workers)]  # see `_worker_plan`
+        pulses = PulseBoard([spec.agent_id for spec in first_agents])
         if generation.num_workers == 0:
             self._run_here(generation, pulses)
             return
         timeout_s = self._plan.config.supervision.hang_timeout_s
-        watchdog = Watchdog(pulses, generation.num_workers, timeout_s)
+        watchdog = Watchdog(pulses, timeout_s)
         plans = [
             self._worker_plan(generation, pulses, number)
             for number in range(generation.num_workers)
         ]
-        Crew(generation, watchdog, lambda: self._show(generation)).run(plans)
+        Crew(generation, watchdog, self._stop, lambda: self._show(generation)).run(plans)
 
     def _run_here(self, generation: Generation, pulses: PulseBoard) -> None:
         """Run all agents in this process: the serial twin, with identical results."""
@@ -188,7 +192,7 @@ class Coordinator:
     def _how_to_continue(self) -> str:
         run = self._plan.run
         if self._start is None:
-            return "nothing is saved yet"
+            return f"nothing is saved yet, begin again with: mgrl resume {run.path}"
         return f"saved as {self._start.path.name}, continue with: mgrl resume {run.path}"
 
     def _show(self, generation: Generation) -> None:

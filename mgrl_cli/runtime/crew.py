@@ -12,6 +12,7 @@ from mgrl_cli.runtime.channel import WorkerHandle, stop_signals_held_back
 from mgrl_cli.runtime.generation import Generation
 from mgrl_cli.runtime.messages import Report, Saved, WorkerFailure
 from mgrl_cli.runtime.pulse import Watchdog
+from mgrl_cli.runtime.stop import StopRequest
 from mgrl_cli.runtime.worker import WorkerPlan
 
 _POLL_S = 0.25
@@ -33,25 +34,35 @@ class Crew:
     """Workers that go in lock-step from round end to round end."""
 
     def __init__(
-        self, generation: Generation, watchdog: Watchdog, on_tick: Callable[[], None]
+        self,
+        generation: Generation,
+        watchdog: Watchdog,
+        stop: StopRequest,
+        on_tick: Callable[[], None],
     ) -> None:
         """Prepare; `run` starts the processes.
 
         Args:
             generation: takes the reports.
             watchdog: of these workers.
+            stop: the request to end early.
             on_tick: called a few times a second, and whenever all workers rest.
         """
         self._generation = generation
         self._watchdog = watchdog
+        self._stop = stop
         self._on_tick = on_tick
         self._handles: list[WorkerHandle] = []
         self._reports: dict[int, Report] = {}
         self._saved: list[Saved] = []
         self._finished: set[int] = set()
+        self._has_begun = False
+        """True once all workers have been ready, so that there is something to lose."""
 
     def run(self, plans: Sequence[WorkerPlan]) -> None:
         """Start a process per plan and stay until all have ended, or kill them all.
+
+        Where a stop is asked for while they start, they are not waited for: nothing is lost.
 
         Args:
             plans: one per worker, numbered from 0.
@@ -64,12 +75,16 @@ class Crew:
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
         with ExitStack() as stack:
             for plan in plans:
+                if self._stop.is_requested:
+                    return
                 with stop_signals_held_back():
-                    handle = WorkerHandle(plan)
+                    handle = _start(plan)
                     self._handles.append(handle)
                     stack.callback(handle.kill)
             looked_s = time.monotonic()
             while len(self._finished) < len(self._handles):
+                if self._stop.is_requested and not self._has_begun:
+                    return
                 self._serve()
                 now_s = time.monotonic()
                 self._look_for_hanging(now_s - looked_s)
@@ -114,6 +129,7 @@ class Crew:
 
     def _give_order(self) -> None:
         """Answer the reports of all workers."""
+        self._has_begun = True
         order = self._generation.order([self._reports[each.number] for each in self._handles])
         self._reports.clear()
         self._on_tick()  # of the round's end: nobody plays on yet
@@ -139,3 +155,13 @@ class Crew:
 
     def _lost(self, handle: WorkerHandle, cause: str) -> WorkerLost:
         return WorkerLost(cause, self._watchdog.agent_of(handle.number))
+
+
+def _start(plan: WorkerPlan) -> WorkerHandle:
+    try:
+        return WorkerHandle(plan)
+    except OSError as error:
+        raise StorageError(
+            f"cannot start worker {plan.number}: {error.strerror or error}; use fewer --workers, or "
+            "raise the limit of 'ulimit -n' (open files) or 'ulimit -u' (processes)"
+        ) from error

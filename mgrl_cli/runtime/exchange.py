@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mgrl_cli.runtime.shared_memory import shared
 from mgrl_cli.runtime.stop import StopRequest
 
 _EMPTY, _FINITE, _NOT_FINITE = 0, 1, 2
@@ -62,17 +63,17 @@ class Exchange:
             stop: the coordinator's request, which becomes the workers' agreement.
         """
         size = params.numel()
-        self.params: Float[Tensor, " param"] = params.clone().share_memory_()
-        self._slots = torch.full((num_agents, size), torch.nan).share_memory_()
-        self._slot_states = torch.zeros(num_agents, dtype=torch.int64).share_memory_()
-        self._first_moment = torch.zeros(size).share_memory_()
-        self._second_moment = torch.zeros(size).share_memory_()
-        self._adam_steps = torch.zeros(()).share_memory_()
-        self._counters = torch.zeros(3, dtype=torch.int64).share_memory_()
+        self.params: Float[Tensor, " param"] = shared(params.clone())
+        self._slots = shared(torch.full((num_agents, size), torch.nan))
+        self._slot_states = shared(torch.zeros(num_agents, dtype=torch.int64))
+        self._first_moment = shared(torch.zeros(size))
+        self._second_moment = shared(torch.zeros(size))
+        self._adam_steps = shared(torch.zeros(()))
+        self._counters = shared(torch.zeros(3, dtype=torch.int64))
         """version, skipped_gradients, barren_meetings"""
-        self._gradient_norm = torch.zeros((), dtype=torch.float64).share_memory_()
+        self._gradient_norm = shared(torch.zeros((), dtype=torch.float64))
         self._stop = stop
-        self._stop_agreed = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._stop_agreed = shared(torch.zeros((), dtype=torch.int64))
         self._learning_rate = learning_rate
         self._barrier: _Barrier | None = None
         if num_workers > 1:
@@ -80,7 +81,8 @@ class Exchange:
 
     def contribute(self, agent_id: int, gradient: Float[Tensor, " param"]) -> bool:
         """Put one agent's gradient into its slot; return False where it is not finite."""
-        is_finite = bool(torch.isfinite(gradient).all())
+        # Squared, as Adam does: a second moment that became infinite would stop its entry for good.
+        is_finite = bool(torch.isfinite(gradient.square().sum()))
         self._slots[agent_id] = gradient
         self._slot_states[agent_id] = _FINITE if is_finite else _NOT_FINITE
         return is_finite

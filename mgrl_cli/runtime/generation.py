@@ -245,7 +245,7 @@ class Generation:
                 _exchange_tensors(self.exchange), {"format": "mgrl-exchange"}
             )
         return _Draft(
-            staging=self._store.stage(),
+            staging=self._store.stage().resolve(),  # workers have another working directory
             rounds=rounds,
             updates=updates,
             parts=parts,

@@ -3,25 +3,37 @@
 Nothing that decides results passes through here.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgrl_cli.runtime.shared_memory import shared
+
 _BEATS, _ARRIVALS, _AGENT, _IS_WAITING = range(4)
-_LONGEST_TICK_S = 1.0
+_LONGEST_TICK_S = 0.5
 """Time counted between two looks at most: where this process was itself stopped, or the machine
 asleep, nobody is to blame for the silence."""
+_START_TIMEOUT_S = 120.0
+"""Least silence that is taken for hanging before a worker's first report: until then it imports,
+makes environments and reads its replay, and has no chance to beat."""
 
 
 @final
 class PulseBoard:
     """The pulses of all workers."""
 
-    def __init__(self, num_workers: int) -> None:
-        self._table = torch.zeros((num_workers, 4), dtype=torch.int64).share_memory_()
+    def __init__(self, first_agents: Sequence[int]) -> None:
+        """Make a row for each worker, which counts as working for this agent until it says more."""
+        self._table = shared(torch.zeros((len(first_agents), 4), dtype=torch.int64))
+        self._table[:, _AGENT] = torch.tensor(first_agents)
+
+    @property
+    def num_workers(self) -> int:
+        """Rows."""
+        return len(self._table)
 
     def row(self, worker: int) -> NDArray[np.int64]:
         """Return a worker's row, shared: beats, arrivals, agent, is_waiting."""
@@ -32,10 +44,8 @@ class PulseBoard:
 class Pulse:
     """A worker's own end; a beat costs a fraction of a microsecond."""
 
-    def __init__(self, board: PulseBoard, worker: int, first_agent: int) -> None:
-        """Start to beat, on behalf of its first agent."""
+    def __init__(self, board: PulseBoard, worker: int) -> None:
         self._row = board.row(worker)
-        self._row[_AGENT] = first_agent
 
     def beat(self) -> None:
         """Give a sign of life."""
@@ -57,18 +67,18 @@ class Pulse:
 class Watchdog:
     """Notices workers that live but do nothing."""
 
-    def __init__(self, board: PulseBoard, num_workers: int, timeout_s: float) -> None:
-        """Watch workers 0 ... num_workers - 1.
+    def __init__(self, board: PulseBoard, timeout_s: float) -> None:
+        """Watch all workers on a board.
 
         Args:
             board: their pulses.
-            num_workers: how many.
             timeout_s: longest silence of a worker that others wait for.
         """
-        self._rows = [board.row(worker) for worker in range(num_workers)]
+        self._rows = [board.row(worker) for worker in range(board.num_workers)]
         self._timeout_s = timeout_s
-        self._beats = [-1] * num_workers
-        self._silence_s = [0.0] * num_workers
+        self._beats = [-1] * board.num_workers
+        self._silence_s = [0.0] * board.num_workers
+        self._limit_s = [max(timeout_s, _START_TIMEOUT_S)] * board.num_workers
 
     def agent_of(self, worker: int) -> int:
         """Return the agent that a worker works for, or last worked for."""
@@ -81,6 +91,8 @@ class Watchdog:
             passed_s: time since the last look.
             at_rest: workers that have reported and wait for the coordinator, or have finished.
         """
+        for worker in at_rest:
+            self._limit_s[worker] = self._timeout_s
         for worker, row in enumerate(self._rows):
             beats = int(row[_BEATS])
             if worker in at_rest or beats != self._beats[worker]:
@@ -89,7 +101,7 @@ class Watchdog:
                 self._silence_s[worker] += min(passed_s, _LONGEST_TICK_S)
             self._beats[worker] = beats
         awaited = [worker for worker in range(len(self._rows)) if worker not in at_rest]
-        silent = [worker for worker in awaited if self._silence_s[worker] > self._timeout_s]
+        silent = [worker for worker in awaited if self._silence_s[worker] > self._limit_s[worker]]
         busy = [worker for worker in silent if not self._rows[worker][_IS_WAITING]]
         if busy:
             return busy[0]

@@ -15,7 +15,7 @@ from torch import Tensor
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.algorithm.objective_network import ObjectiveShape
 from mgrl_cli.config import RunConfig
-from mgrl_cli.errors import StorageError
+from mgrl_cli.errors import FileError, StorageError
 from mgrl_cli.objective_file import LearnedObjective, ObjectiveMetadata
 from mgrl_cli.run_dir.atomic import explain_os_error, write_atomically
 from mgrl_cli.run_dir.checkpoints import Checkpoint
@@ -172,7 +172,10 @@ def record_event(run: RunDirectory, event: str) -> None:
 def _metrics_file(path: Path, start: Checkpoint | None) -> MetricsFile:
     if start is None:
         return MetricsFile(path)
-    return MetricsFile.cut_back(path, start.manifest.metrics[path.name])
+    record = start.manifest.metrics.get(path.name)
+    if record is None:
+        raise FileError(f"'{start.path}' does not record {path.name}; resume from another")
+    return MetricsFile.cut_back(path, record)
 
 
 def _cut_back_objectives(run: RunDirectory, start: Checkpoint) -> None:

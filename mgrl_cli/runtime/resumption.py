@@ -7,6 +7,7 @@ from typing import final
 from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import FileError
 from mgrl_cli.objective_file import LearnedObjective
+from mgrl_cli.run_dir.atomic import remove_unfinished
 from mgrl_cli.run_dir.build import this_build
 from mgrl_cli.run_dir.checkpoints import Checkpoint, CheckpointStore
 from mgrl_cli.run_dir.layout import RunDirectory, refuse_links
@@ -30,10 +31,14 @@ class Standing:
     """Newer checkpoints that are damaged, and are passed over."""
 
     @property
+    def rounds(self) -> int:
+        """Rounds that are finished and saved."""
+        return self.checkpoint.manifest.rounds if self.checkpoint is not None else 0
+
+    @property
     def is_finished(self) -> bool:
         """True where nothing is left to do."""
-        rounds = self.checkpoint.manifest.rounds if self.checkpoint is not None else 0
-        return rounds == self.config.num_rounds
+        return self.rounds == self.config.num_rounds
 
 
 def standing_of(run: RunDirectory) -> Standing:
@@ -79,6 +84,8 @@ def resume(
         if standing.is_finished:
             return
         CheckpointStore(run, keep=standing.config.checkpoints.keep).sweep()
+        for directory in (run.path, run.objectives):
+            remove_unfinished(directory)
         if standing.checkpoint is None:
             say("the run was stopped before its first checkpoint; it starts at its beginning")
         else:

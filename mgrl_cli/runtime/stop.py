@@ -4,13 +4,15 @@ from typing import final
 
 import torch
 
+from mgrl_cli.runtime.shared_memory import shared
+
 
 @final
 class StopRequest:
     """One shared flag."""
 
     def __init__(self) -> None:
-        self._flag = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._flag = shared(torch.zeros((), dtype=torch.int64))
 
     @property
     def is_requested(self) -> bool:

@@ -18,7 +18,7 @@ from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.agents.saved_agent import SavedAgent, save_agent
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
 from mgrl_cli.config import RunConfig
-from mgrl_cli.replay.digest import ReplayPosition
+from mgrl_cli.replay.digest import ReplayPosition, ReplayTail
 from mgrl_cli.replay.log import ReplayLog
 from mgrl_cli.run_dir.build import THREADS
 from mgrl_cli.run_dir.checkpoints import Checkpoint
@@ -65,6 +65,7 @@ class _Moment(NamedTuple):
 
     agent: SavedAgent
     replay: ReplayPosition
+    tail: ReplayTail
 
 
 @final
@@ -83,7 +84,7 @@ class Worker:
         self._plan = plan
         self._config = plan.config
         self._rounds = plan.checkpoint.manifest.rounds if plan.checkpoint is not None else 0
-        self._pulse = Pulse(plan.pulses, plan.number, plan.specs[0].agent_id)
+        self._pulse = Pulse(plan.pulses, plan.number)
         self._agents: list[Agent] = []
         self._logs: dict[int, ReplayLog] = {}
         network = ObjectiveNetwork(plan.shape, compiled=plan.config.objective.compiled)
@@ -142,7 +143,8 @@ class Worker:
         return Report(rounds=self._rounds, updates=made, is_interrupted=is_interrupted)
 
     def _moment(self, agent: Agent) -> _Moment:
-        return _Moment(save_agent(agent), self._logs[agent.spec.agent_id].position)
+        log = self._logs[agent.spec.agent_id]
+        return _Moment(save_agent(agent), log.position, log.tail)
 
     def _play(self, last: int) -> bool:
         """Let everyone play up to an env step; return False where a stop was asked for."""
@@ -254,7 +256,7 @@ class Worker:
             self._logs[agent_id].sync()
             name = agent_name(agent_id)
             saved.replay[name] = replay_record(moment.replay)
-            saved.files[part_name(agent_id)] = write_agent(staging, moment.agent)
+            saved.files[part_name(agent_id)] = write_agent(staging, moment.agent, moment.tail)
             evaluation = moment.agent.record.counters.last_evaluation
             if evaluation is not None:
                 saved.evaluations[name] = evaluation

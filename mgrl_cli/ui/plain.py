@@ -32,9 +32,10 @@ class PlainProgress:
     A round that ends again, after the run went back to a checkpoint, is written again.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, rounds_before: int = 0) -> None:
+        """Write to `stream` from the round after `rounds_before` on: those were shown before."""
         self._stream = GuardedStream(stream)
-        self._last_round = 0
+        self._last_round = rounds_before
 
     def update(self, snapshot: RunSnapshot) -> None:
         """Write one line if rounds have ended since the last update.

@@ -51,7 +51,9 @@ class CombinedProgress:
 
 
 @contextmanager
-def open_progress(*, quiet: bool, json: bool, console: Console) -> Generator[CombinedProgress]:
+def open_progress(
+    *, quiet: bool, json: bool, console: Console, rounds_before: int = 0
+) -> Generator[CombinedProgress]:
     """Open the progress that fits the streams: live view, plain lines, JSON lines or nothing.
 
     Lines come one per round's end, and only for rounds that `update` gets to see: call it at
@@ -63,16 +65,17 @@ def open_progress(*, quiet: bool, json: bool, console: Console) -> Generator[Com
         json: one JSON object per round or event on stdout; on stderr then the live view alone, and
             only where the two do not share a terminal.
         console: stderr.
+        rounds_before: rounds that had ended before, where a run is continued.
     """
     with ExitStack() as stack:
         parts: list[Progress] = []
         if json:
-            parts.append(JsonLinesProgress(sys.stdout))
+            parts.append(JsonLinesProgress(sys.stdout, rounds_before))
         is_live = can_show_live(console) and not (json and sys.stdout.isatty())
         if not quiet and is_live:
             parts.append(stack.enter_context(LiveView(console)))
         elif not quiet and not json:
-            parts.append(PlainProgress(cast("TextIO", console.file)))
+            parts.append(PlainProgress(cast("TextIO", console.file), rounds_before))
         yield CombinedProgress(parts)
 
 

@@ -343,6 +343,18 @@ def test_a_round_is_one_row_of_its_own(agent_of) -> None:
     assert agent.metrics_row()["mean_return"] == pytest.approx(np.mean(later))
 
 
+def test_a_round_that_ends_leaves_the_next_at_its_beginning(agent_of) -> None:
+    agent = agent_of()
+    play_round(agent, 1)
+    agent.counters.has_played, agent.counters.round_updates = True, 60
+    agent.end_round()
+    counters = agent.counters
+    assert (counters.rounds, counters.has_played, counters.round_updates) == (1, False, 0)
+    assert agent.metrics_row()["mean_return"] is not None  # until the next one begins
+    agent.begin_round()
+    assert agent.metrics_row()["mean_return"] is None
+
+
 def test_evaluation_n_plays_the_same_episodes_however_it_was_reached(agent_of, monkeypatch) -> None:
     def seeds_of_evaluation_three(*env_steps: int) -> list[int]:
         """Return the seeds played when evaluations fall due at these env steps."""

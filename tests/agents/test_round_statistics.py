@@ -35,3 +35,25 @@ def test_only_what_happened_is_counted():
     summary = statistics.summary()
     assert summary["skipped_updates"] == 2
     assert summary["skipped_gradients"] == 0
+
+
+def test_statistics_continue_in_the_middle_of_a_round():
+    first = RoundStatistics()
+    first.add("critic_loss", 1.0)
+    first.count("failed_episodes")
+    second = RoundStatistics(first.record())
+    for statistics in (first, second):
+        statistics.add("critic_loss", 3.0)
+        statistics.add("gain", 5.0)
+        statistics.count("failed_episodes")
+    assert second.summary() == first.summary()
+    assert second.summary()["critic_loss"] == 2.0
+    assert second.summary()["failed_episodes"] == 2
+
+
+def test_a_record_does_not_change_with_what_it_was_taken_of():
+    statistics = RoundStatistics()
+    record = statistics.record()
+    statistics.add("gain", 1.0)
+    statistics.count("skipped_updates")
+    assert RoundStatistics(record).summary() == RoundStatistics().summary()

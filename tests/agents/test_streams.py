@@ -1,9 +1,10 @@
+import json
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from mgrl_cli.agents.streams import Purpose, draw_seed, random_stream
+from mgrl_cli.agents.streams import Purpose, Streams, draw_seed, random_stream
 
 PURPOSES = get_args(Purpose)
 
@@ -63,3 +64,42 @@ def test_episode_seeds_are_reproducible_plain_integers():
     assert seeds == [draw_seed(again) for _ in range(100)]
     assert all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds)
     assert len(set(seeds)) == 100
+
+
+def test_an_agent_draws_for_each_purpose_from_the_stream_of_that_name():
+    streams = Streams(7, 3)
+    assert set(vars(streams)) == set(PURPOSES) - {"objective"}  # which belongs to the population
+    for name, rng in vars(streams).items():
+        assert rng.random(3).tolist() == random_stream(7, name, 3).random(3).tolist()
+
+
+def test_streams_go_on_where_others_stood():
+    first = Streams(0, 0)
+    for count, rng in enumerate(vars(first).values()):
+        rng.random(count)
+    first.exploration.integers(2**31, dtype=np.uint32)  # leaves half of what it drew for later
+    state = first.state()
+    assert state["exploration"]["has_uint32"] == 1
+    second = Streams(1, 5)
+    second.set_state(json.loads(json.dumps(state)))
+    assert second.state() == state
+    for name, rng in vars(first).items():
+        twin = getattr(second, name)
+        assert rng.integers(2**31, dtype=np.uint32) == twin.integers(2**31, dtype=np.uint32)
+        assert rng.standard_normal(5).tolist() == twin.standard_normal(5).tolist()
+
+
+def test_a_state_is_a_copy():
+    streams = Streams(0, 0)
+    state = streams.state()
+    before = json.dumps(state)
+    streams.replay.random(100)
+    assert json.dumps(state) == before
+    assert json.dumps(streams.state()) != before
+
+
+@pytest.mark.parametrize("names", [set(), {"replay"}, {*vars(Streams(0, 0)), "objective"}])
+def test_a_state_has_exactly_the_streams_there_are(names):
+    state = Streams(0, 0).state()["replay"]
+    with pytest.raises(ValueError, match=r"expected .*'environment'"):
+        Streams(0, 0).set_state(dict.fromkeys(names, state))

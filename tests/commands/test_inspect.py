@@ -18,7 +18,7 @@ from mgrl_cli.presets import resolve_config
 from mgrl_cli.replay.log import ReplayLog
 from mgrl_cli.replay.schema import Episode
 from mgrl_cli.run_dir.layout import create_run_directory
-from mgrl_cli.run_dir.metrics import append_row
+from mgrl_cli.run_dir.metrics_file import MetricsFile
 from mgrl_cli.run_dir.settings import write_settings
 
 PARTS = ("", "buffer.zarr", "buffer.zarr/agent-001", "objective.safetensors")
@@ -77,6 +77,7 @@ def write_run(runs_dir: Path, kind: str) -> Path:
     write_replay(run.agent_buffer(0))
     shutil.copytree(run.agent_buffer(0), run.agent_buffer(1))
     for agent_id in range(2):
+        metrics = MetricsFile(run.agent_metrics(agent_id))
         for index in (1, 2):
             row = {
                 "agent_id": agent_id, "environment": "pendulum", "rule": rules[-agent_id],
@@ -86,8 +87,8 @@ def write_run(runs_dir: Path, kind: str) -> Path:
                 "inner_gradient_norm": 1.0, "meta_gradient_norm": 1.0, "action_slack": 0.5,
                 "critic_loss": 0.25, "skipped_updates": 0,
             }  # fmt: skip
-            append_row(run.agent_metrics(agent_id), row)
-    append_row(run.population_metrics, {"round": 1})
+            metrics.append(row)
+    MetricsFile(run.population_metrics).append({"round": 1})
     return run.path
 
 
@@ -141,7 +142,7 @@ def test_nothing_is_touched(run: Path, mgrl: Mgrl, part: str, options: tuple[str
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        ("", ("run demo", "meta-train", "2 of 6, not finished", "Learning", "40.5")),
+        ("", ("run demo", "meta-train", "2 of 6", "no checkpoint", "Learning", "40.5")),
         (
             "buffer.zarr",
             ("agent-000", "agent-001", "mgrl/Pendulum-v0", "10.9%", "oldest to newest"),

@@ -9,7 +9,7 @@ Arguments, all of them bool, int, float or str, as a run's `kwargs` must be:
 - `fault`, what happens:
   - "none"
   - "raise_step", "raise_reset", "raise_constructor": a RuntimeError
-  - "nan_reward", "nan_obs", "inf_obs": a step returns it, everything else as usual
+  - "nan_reward", "inf_reward", "nan_obs", "inf_obs": a step returns it, everything else as usual
   - "exit", "exit_reset": `os._exit(9)` in a step, in a reset
   - "kill": SIGKILL to the own process, in a step
   - "hang": a step that never returns
@@ -42,8 +42,8 @@ from gymnasium.spaces import Box
 _RESET_FAULTS = ("raise_reset", "exit_reset")
 _DEADLY_FAULTS = ("exit", "exit_reset", "kill", "hang")
 _FAULTS = (
-    *("none", "raise_step", "raise_constructor", "nan_reward", "nan_obs", "inf_obs", "sleep"),
-    *("raise_reset", *_DEADLY_FAULTS),
+    *("none", "raise_step", "raise_constructor", "nan_reward", "inf_reward", "nan_obs", "inf_obs"),
+    *("sleep", "raise_reset", *_DEADLY_FAULTS),
 )
 
 
@@ -105,8 +105,8 @@ class Faulty(gymnasium.Env):
         match self.fault:
             case "raise_step":
                 raise RuntimeError("the motor burned out")
-            case "nan_reward":
-                return float("nan")
+            case "nan_reward" | "inf_reward":
+                return float(self.fault[:3])
             case "nan_obs":
                 obs[0] = np.nan
             case "inf_obs":

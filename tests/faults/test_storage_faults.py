@@ -2,11 +2,12 @@
 
 import errno
 import itertools
+import shutil
 
 import numpy as np
 import pytest
 
-from mgrl_cli.errors import FileError, StorageError
+from mgrl_cli.errors import StorageError
 from mgrl_cli.replay.log import ReplayLog
 from mgrl_cli.replay.reader import ReplayReader
 from mgrl_cli.run_dir.atomic import write_atomically
@@ -110,6 +111,17 @@ def new_log(path, episodes):
     return log
 
 
+def reopen(path, moment):
+    """The log as a checkpoint has it."""
+    return ReplayLog.reopen(path / "buffer.zarr" / "agent-000", *moment, {})
+
+
+def tree_of(path):
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
+
+
 def assert_holds(path, episodes):
     """The replay shows the first episodes, whole, and nothing else."""
     reader = ReplayReader(path / "buffer.zarr" / "agent-000")
@@ -152,7 +164,9 @@ def test_a_crash_in_a_commit_leaves_the_old_rows_or_the_new(tmp_path, first, str
         *(pytest.param(errno_value, 1, 1, marks=pytest.mark.slow) for errno_value in ERRORS),
     ],
 )
-def test_a_commit_after_a_failed_one_has_all_rows(tmp_path, errno_value, first, stride):
+def test_a_log_opened_again_after_a_failed_commit_has_all_rows(
+    tmp_path, errno_value, first, stride
+):
     for n in itertools.count(first, stride):
         path = tmp_path / str(n)
         log = new_log(path, 1)
@@ -165,7 +179,9 @@ def test_a_commit_after_a_failed_one_has_all_rows(tmp_path, errno_value, first, 
                 assert_holds(path, 1)
             else:
                 assert not failure.fired
-        log.append(EPISODES[2])
+        log = reopen(path, (log.position, log.tail))
+        for episode in EPISODES[1 if failure.fired else 2 :]:
+            log.append(episode)
         log.commit()
         assert_holds(path, 3)
         if not failure.fired:
@@ -189,21 +205,52 @@ def test_synced_rows_survive_if_nothing_of_the_next_commit_reaches_the_disk(
             break
 
 
-@pytest.mark.xfail(
-    reason="a commit renames files it never synced over the last synced chunk and metadata",
-    raises=FileError,
-)
-def test_synced_rows_survive_if_some_of_the_next_commit_reaches_the_disk(tmp_path, rng):
-    log = new_log(tmp_path / "run", 2)
-    log.sync()
-    synced = log.position
-    log.append(EPISODES[2])
-    with power_loss(tmp_path / "run") as journal:
+@places(stride=67)
+def test_synced_rows_survive_if_some_of_the_next_commit_reaches_the_disk(
+    tmp_path, rng, first, stride
+):
+    for n in itertools.count(first, stride):
+        path = tmp_path / str(n)
+        log = new_log(path, 2)
+        log.sync()
+        moment = log.position, log.tail
+        held = tree_of(path)
+        log.append(EPISODES[2])
+        with power_loss(path, stop_at=n) as journal:
+            log.commit()
+        for number in range(3):
+            cut = tmp_path / f"cut-{n}-{number}"
+            journal.cut(cut, rng)
+            log = reopen(cut, moment)
+            assert tree_of(cut) == held
+        log.append(EPISODES[2])
         log.commit()
-    for number in range(10):
-        path = tmp_path / f"cut-{number}"
-        journal.cut(path, rng)
-        ReplayLog.reopen(path / "buffer.zarr" / "agent-000", synced)
+        assert_holds(cut, 3)
+        if not journal.fired:
+            break
+
+
+@places(stride=43)
+def test_a_crash_while_the_log_is_opened_again_can_be_repeated_and_mended(
+    tmp_path, rng, first, stride
+):
+    source = tmp_path / "source"
+    log = new_log(source, 1)
+    moment, held = (log.position, log.tail), tree_of(source)
+    for episode in EPISODES[1:]:
+        log.append(episode)
+    log.commit()
+    for n in itertools.count(first, stride):
+        path, cut = tmp_path / str(n), tmp_path / f"cut-{n}"
+        shutil.copytree(source, path)
+        with power_loss(path, stop_at=n) as journal:
+            reopen(path, moment)
+        journal.cut(cut, rng)
+        for left in (path, cut):
+            reopen(left, moment)
+            assert tree_of(left) == held
+        if not journal.fired:
+            break
 
 
 def test_after_a_sync_every_power_loss_leaves_the_committed_rows(tmp_path, rng):

@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mgrl_cli import cli
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
 from mgrl_cli.config import RunConfig
 from mgrl_cli.objective_file import LearnedObjective, ObjectiveMetadata
 from mgrl_cli.presets import resolve_config
 from mgrl_cli.replay.log import ReplayLog
 from mgrl_cli.replay.schema import BehaviourKind, Episode
+from mgrl_cli.run_dir.file_record import record_of_file
 from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory
-from mgrl_cli.run_dir.metrics import append_row
+from mgrl_cli.run_dir.metrics_file import MetricsFile
 from mgrl_cli.run_dir.settings import write_settings
+from tests.commands.tiny_runs import tiny
 
 ATTRIBUTES = {"environment": "mgrl/Pendulum-v0", "rule": "learned", "environment_kwargs": {"g": 9}}
 
@@ -104,6 +107,12 @@ def metrics_row(agent_id: int, round_index: int, **figures: object) -> dict[str,
     }
 
 
+def append_row(path: Path, row: dict[str, object]) -> None:
+    """Append to a metrics file, which need not be there yet."""
+    file = MetricsFile.cut_back(path, record_of_file(path)) if path.exists() else MetricsFile(path)
+    file.append(row)
+
+
 def settings(kind: str, **options: object) -> RunConfig:
     chosen = {"envs": [{"id": "pendulum"}, {"id": "cartpole"}], "agents": 2, **options}
     return resolve_config(kind=kind, preset="smoke", options=chosen)
@@ -149,6 +158,11 @@ def row() -> Callable[..., dict[str, object]]:
 
 
 @pytest.fixture(scope="session")
+def append() -> Callable[[Path, dict[str, object]], None]:
+    return append_row
+
+
+@pytest.fixture(scope="session")
 def config() -> Callable[..., RunConfig]:
     return settings
 
@@ -164,6 +178,21 @@ def run_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path: Path, run_template: Path) -> RunDirectory:
     """A meta-training of two agents after two of its six rounds, to be changed at will."""
     return RunDirectory(shutil.copytree(run_template, tmp_path / "runs" / "a"))
+
+
+@pytest.fixture(scope="session")
+def finished_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs_dir = tmp_path_factory.mktemp("finished")
+    options = ("--envs", "pendulum,cartpole", "--agents", "2", "--run", "a", "--quiet")
+    every_round = ("--set", "checkpoints.interval_s=0.0")
+    assert cli.main(tiny("meta-train", *options, *every_round, runs_dir=runs_dir)) == 0
+    return runs_dir / "a"
+
+
+@pytest.fixture
+def finished(tmp_path: Path, finished_template: Path) -> RunDirectory:
+    """A real meta-training of two agents and two rounds, with a checkpoint after each."""
+    return RunDirectory(shutil.copytree(finished_template, tmp_path / "runs" / "done"))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,19 @@ def test_everything_is_known_by_its_content(run: RunDirectory, part: str, kind: 
     assert recognise(renamed) == kind
 
 
+def test_a_checkpoint_is_known_by_its_manifest_or_else_by_its_name(
+    finished: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = finished.checkpoints / "round-000001"
+    assert recognise(checkpoint) == "checkpoint"
+    renamed = checkpoint.rename(finished.path.parent / "another name")
+    assert recognise(renamed) == "checkpoint"
+    named = renamed.rename(checkpoint)
+    (named / "manifest.json").unlink()
+    monkeypatch.chdir(named)
+    assert recognise(Path()) == "checkpoint"
+
+
 def test_a_run_without_its_settings_is_still_a_run(run: RunDirectory) -> None:
     (run.path / "config.toml").unlink()
     assert recognise(run.path) == "run"

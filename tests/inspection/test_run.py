@@ -10,7 +10,6 @@ from mgrl_cli.errors import FileError
 from mgrl_cli.inspection.run import inspect_run
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory
-from mgrl_cli.run_dir.metrics import append_row
 from mgrl_cli.run_dir.settings import write_settings
 
 
@@ -46,9 +45,9 @@ def test_objective_and_replay_are_looked_into(run: RunDirectory) -> None:
 
 
 def test_rounds_are_done_when_every_agent_has_recorded_them(
-    run: RunDirectory, row: Callable[..., dict[str, object]]
+    run: RunDirectory, row: Callable[..., dict[str, object]], append: Callable[..., None]
 ) -> None:
-    append_row(run.agent_metrics(0), row(0, 3))
+    append(run.agent_metrics(0), row(0, 3))
     with run.agent_metrics(1).open("a") as file:
         file.write('{"round": 3, "env_st')  # still being written
     report = inspect_run(run.path)
@@ -103,6 +102,7 @@ def test_a_file_that_must_be_there_by_now_is_missed(run: RunDirectory, part: str
 def test_agents_of_a_meta_test_that_wait_for_their_turn_are_not_missed(
     tmp_path: Path, config: Callable[..., RunConfig], row: Callable[..., dict[str, object]],
     objective: Callable[..., LearnedObjective], replay_at: Callable[..., Path],
+    append: Callable[..., None],
 ) -> None:  # fmt: skip
     run = create_run_directory(tmp_path, "test", "unused")
     rules = ["learned", "ddpg"]
@@ -110,7 +110,7 @@ def test_agents_of_a_meta_test_that_wait_for_their_turn_are_not_missed(
     write_settings(run, settings)
     objective().save(run.objective)
     for index in (1, 2, 3):
-        append_row(run.agent_metrics(0), row(0, index, evaluation=2.0 * index))
+        append(run.agent_metrics(0), row(0, index, evaluation=2.0 * index))
     replay_at(run.agent_buffer(0), [])
 
     report = inspect_run(run.path)
@@ -160,9 +160,9 @@ def test_missing_settings_are_a_bad_file(run: RunDirectory) -> None:
 
 
 def test_stuck_policies_and_skipped_updates_are_odd(
-    run: RunDirectory, row: Callable[..., dict[str, object]]
+    run: RunDirectory, row: Callable[..., dict[str, object]], append: Callable[..., None]
 ) -> None:
-    append_row(run.agent_metrics(0), row(0, 3, action_slack=0.001, skipped_updates=4))
+    append(run.agent_metrics(0), row(0, 3, action_slack=0.001, skipped_updates=4))
     assert inspect_run(run.path).warnings == (
         "agent-000: 4 updates were not finite and left out",
         "agent-000: the policy is stuck at its bounds (action slack 0.001)",

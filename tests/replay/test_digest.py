@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import zarr
 
-from mgrl_cli.replay.digest import ReplayDigest, ReplayPosition
+from mgrl_cli.errors import UsageError
+from mgrl_cli.replay.digest import ReplayDigest, ReplayPosition, blank_tail
 from mgrl_cli.replay.log import ReplayLog
-from mgrl_cli.replay.schema import FIELDS
+from mgrl_cli.replay.schema import FIELDS, MAX_NUMBERS
 
 
 def sha256_of_plain_arrays(path):
@@ -85,3 +86,24 @@ def test_equal_rows_of_different_arrays_differ():
         digest.add(name, rows)
         digests.add(digest.hexdigest())
     assert len(digests) == 3
+
+
+def test_a_blank_tail_has_what_comes_after_the_last_full_chunk():
+    blank = blank_tail(ReplayPosition(rows=9200, episodes=4096, sha256=""), 3, 2)
+    assert {name: rows.shape for name, rows in blank.items()} == {
+        **dict.fromkeys(("reward", "terminated", "truncated", "behaviour_kind"), (1008,)),
+        **dict.fromkeys(("action", "raw_action", "behaviour_mean"), (1008, 2)),
+        **dict.fromkeys(("start", "length", "return", "seed", "life"), (0,)),
+        "obs": (1008, 3),
+        "objective_version": (1008,),
+        "final_obs": (0, 3),
+    }
+    assert {str(rows.dtype) for rows in blank.values()} == {
+        "bool", "uint8", "int64", "float32", "float64",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", [(0, 2), (3, -1), (3, MAX_NUMBERS + 1)])
+def test_a_tail_of_impossible_rows_is_refused(sizes):
+    with pytest.raises(UsageError, match="sizes from 1 to 65536"):
+        blank_tail(ReplayPosition(rows=5, episodes=1, sha256=""), *sizes)

@@ -1,10 +1,16 @@
-"""A `zarr.json` that somebody else wrote: refused, or read as if it were the original."""
+"""A `zarr.json` that somebody else wrote: readers refuse it, or read as if it were the original.
+
+The log never reads one: it makes all of them anew when it is opened again.
+"""
 
 import json
 import os
 import shutil
 import time
 import tracemalloc
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,23 +23,40 @@ from mgrl_cli.replay.reader import ReplayReader
 from mgrl_cli.replay.schema import FIELDS
 
 ABSURD = 10**15
+ATTRIBUTES = {"environment": "Hopper-v5"}
+
+
+class Whole(NamedTuple):
+    """A log of 4500 steps, two chunks per step array."""
+
+    path: Path
+    log: ReplayLog
+    rows: dict[str, Any]
+    tree: dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, make_episode):
-    """A log of 4500 steps, two chunks per step array, with its position and all its rows."""
     path = tmp_path_factory.mktemp("whole") / "agent-000"
-    log = ReplayLog.create(path, obs_size=3, act_size=2, attributes={"environment": "Hopper-v5"})
+    log = ReplayLog.create(path, obs_size=3, act_size=2, attributes=ATTRIBUTES)
     for number in range(3):
         log.append(make_episode(1500, number))
     log.commit()
-    return path, log.position, rows_of(ReplayReader(path))
+    return Whole(path, log, rows_of(ReplayReader(path)), tree_of(path))
 
 
 @pytest.fixture
 def path(tmp_path, whole):
-    shutil.copytree(whole[0], tmp_path / "agent-000")
+    shutil.copytree(whole.path, tmp_path / "agent-000")
     return tmp_path / "agent-000"
+
+
+def tree_of(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in files_of(path)}
+
+
+def files_of(path):
+    return (file for file in path.rglob("*") if not file.is_dir())
 
 
 def rows_of(reader):
@@ -106,28 +129,44 @@ MUTATIONS = {
 }  # fmt: skip
 
 
-def assert_refused_at_once(path, position, message="agent-000"):
+@contextmanager
+def soon_and_in_little_memory():
     tracemalloc.start()
     before = time.monotonic()
     try:
-        for refuse in (
-            lambda: ReplayReader(path).digest(),
-            lambda: ReplayLog.reopen(path, position),
-        ):
-            with pytest.raises(FileError, match=message) as caught:
-                refuse()
-            assert "\n" not in str(caught.value)
+        yield
         assert time.monotonic() - before < 2
         assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
     finally:
         tracemalloc.stop()
 
 
+def assert_refused(path, message="agent-000"):
+    with (
+        soon_and_in_little_memory(),
+        pytest.raises(FileError, match=message) as caught,
+    ):
+        rows_of(ReplayReader(path))
+    assert "\n" not in str(caught.value)
+
+
+def reopen(path, whole):
+    ReplayLog.reopen(path, whole.log.position, whole.log.tail, ATTRIBUTES)
+
+
+def assert_mended(path, whole):
+    with soon_and_in_little_memory():
+        reopen(path, whole)
+    assert tree_of(path) == whole.tree
+    assert not any(file.is_symlink() for file in path.rglob("*"))
+
+
 @pytest.mark.parametrize("change", MUTATIONS.values(), ids=MUTATIONS.keys())
-def test_a_tampered_array_is_refused(path, whole, change):
+def test_a_tampered_array_is_refused_and_then_mended(path, whole, change):
     file = path / "obs" / "zarr.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
-    assert_refused_at_once(path, whole[1], "obs")
+    assert_refused(path, "obs")
+    assert_mended(path, whole)
 
 
 @pytest.mark.parametrize(
@@ -143,53 +182,75 @@ def test_a_tampered_array_is_refused(path, whole, change):
     ],
     ids=lambda attributes: "-".join(attributes),
 )
-def test_a_tampered_group_is_refused(path, whole, attributes):
+def test_a_tampered_group_is_refused_and_then_mended(path, whole, attributes):
     file = path / "zarr.json"
     document = json.loads(file.read_text())
     document["attributes"].update(attributes)
     file.write_text(json.dumps(document))
-    assert_refused_at_once(path, whole[1])
+    assert_refused(path)
+    assert_mended(path, whole)
 
 
 @pytest.mark.parametrize("inner", ["zarr.json", "episodes/zarr.json", "reward/zarr.json"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
-def test_truncated_metadata_are_refused(path, whole, inner, share):
+def test_truncated_metadata_are_refused_and_then_mended(path, whole, inner, share):
     text = (path / inner).read_text()
     (path / inner).write_text(text[: int(share * len(text))])
-    assert_refused_at_once(path, whole[1])
+    assert_refused(path)
+    assert_mended(path, whole)
 
 
-def test_metadata_of_another_kind_of_node_are_refused(path, whole):
+def test_metadata_of_another_kind_of_node_are_refused_and_then_mended(path, whole):
     for inner, other in (("episodes", "episodes/start"), ("", "reward"), ("reward", "episodes")):
-        file = path / inner / "zarr.json"
-        kept = file.read_bytes()
-        file.write_bytes((path / other / "zarr.json").read_bytes())
-        assert_refused_at_once(path, whole[1])
-        file.write_bytes(kept)
+        (path / inner / "zarr.json").write_bytes((path / other / "zarr.json").read_bytes())
+        assert_refused(path)
+        assert_mended(path, whole)
 
 
 def test_a_whole_replay_inside_an_array_is_refused(path, whole):
     shutil.rmtree(path / "obs")
-    shutil.copytree(whole[0], path / "obs")
-    assert_refused_at_once(path, whole[1], "obs")
+    shutil.copytree(whole.path, path / "obs")
+    assert_refused(path, "obs")
+    with pytest.raises(FileError, match="'obs' chunk 0 is missing"):
+        reopen(path, whole)
+
+
+def replace_by_link(path, inner):
+    shutil.move(path / inner, path.parent / "elsewhere")
+    (path / inner).symlink_to(path.parent / "elsewhere")
 
 
 @pytest.mark.parametrize(
-    "inner",
-    ["obs/c/1/0", "obs/c/1", "reward/c/0", "reward/c", "reward", "episodes", "obs/zarr.json"],
+    "inner", ["obs/c/1/0", "obs/c/1", "reward/c/1", "episodes/start", "episodes", "obs/zarr.json"]
 )
 def test_links_are_refused_even_where_they_lead_to_the_same_bytes(path, whole, inner):
-    shutil.move(path / inner, path.parent / "elsewhere")
-    (path / inner).symlink_to(path.parent / "elsewhere")
-    assert_refused_at_once(path, whole[1], "is a link")
+    replace_by_link(path, inner)
+    assert_refused(path, "is a link")
+    elsewhere = path.parent / "elsewhere"
+    held = tree_of(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes()
+    assert_mended(path, whole)  # and nothing is written where the link led
+    assert held == (tree_of(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes())
 
 
-@pytest.mark.parametrize("inner", ["zarr.json", "obs/zarr.json", "reward/c/0"])
+@pytest.mark.parametrize("inner", ["obs/c/0/0", "obs/c/0", "reward/c/0", "reward/c", "reward"])
+def test_links_in_the_place_of_full_chunks_are_never_believed(path, whole, inner):
+    replace_by_link(path, inner)
+    assert_refused(path, "is a link")
+    with pytest.raises(FileError, match="is a link"):
+        reopen(path, whole)
+
+
+@pytest.mark.parametrize("inner", ["zarr.json", "obs/zarr.json", "reward/c/1", "reward/c/0"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_pipes_and_folders_in_the_place_of_files_are_refused(path, whole, inner, make):
     (path / inner).unlink()
     make(path / inner)
-    assert_refused_at_once(path, whole[1], "no plain file")
+    assert_refused(path, "no plain file")
+    if inner == "reward/c/0":
+        with pytest.raises(FileError, match="no plain file"):
+            reopen(path, whole)
+    else:
+        assert_mended(path, whole)
 
 
 def test_consolidated_metadata_are_not_believed(path, whole):
@@ -199,8 +260,8 @@ def test_consolidated_metadata_are_not_believed(path, whole):
     tampered["codecs"] = [BIG, CRC]
     inline = {"kind": "inline", "must_understand": False, "metadata": {"obs": tampered}}
     file.write_text(json.dumps({**document, "consolidated_metadata": inline}))
-    reader = ReplayReader(path, whole[1])
-    np.testing.assert_array_equal(reader.read("obs", 0, 4500), whole[2]["obs"])
+    reader = ReplayReader(path, whole.log.position)
+    np.testing.assert_array_equal(reader.read("obs", 0, 4500), whole.rows["obs"])
 
 
 FILES = ["zarr.json", "episodes/zarr.json", "obs/zarr.json", "terminated/zarr.json",
@@ -264,7 +325,7 @@ def mutate_bytes(text, data):
 @settings(max_examples=150, deadline=2000)
 @given(inner=st.sampled_from(FILES), data=st.data())
 def test_random_metadata_give_the_original_rows_or_an_error(whole, inner, data):
-    path, position, expected = whole
+    path, position, expected = whole.path, whole.log.position, whole.rows
     file = path / inner
     original = file.read_bytes()
     mutate = data.draw(st.sampled_from([mutate_keys, mutate_bytes]))

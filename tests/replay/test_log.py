@@ -1,3 +1,4 @@
+import copy
 import json
 import resource
 import shutil
@@ -8,10 +9,9 @@ import pytest
 import zarr
 
 from mgrl_cli.errors import StorageError, UsageError
-from mgrl_cli.replay.digest import ReplayPosition
 from mgrl_cli.replay.log import ReplayLog
 from mgrl_cli.replay.reader import ReplayReader, agent_groups
-from mgrl_cli.replay.schema import Episode
+from mgrl_cli.replay.schema import FIELDS, Episode
 
 
 @pytest.fixture
@@ -178,11 +178,11 @@ def test_agents_may_be_created_at_the_same_time(path):
     assert [group.name for group in agent_groups(path.parent)] == names
 
 
-def test_a_commit_that_ran_out_of_space_can_be_repeated(path, make_episode):
+def test_a_commit_that_ran_out_of_space_leaves_what_was_committed_before(path, make_episode):
     log = create(path)
     log.append(make_episode(10, 0))
     log.commit()
-    position = log.position
+    position, tail = log.position, copy.deepcopy(log.tail)
     log.append(make_episode(9000, 1))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -192,22 +192,46 @@ def test_a_commit_that_ran_out_of_space_can_be_repeated(path, make_episode):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert log.position == position
-    damaged = ReplayReader(path)
-    assert damaged.committed_rows == 10
-    assert damaged.verify() == []
-    log.append(make_episode(5, 2))
-    log.commit()
-    reader = ReplayReader(path)
+    np.testing.assert_equal(log.tail, tail)
+    reader = ReplayReader(path, position)
+    assert reader.committed_rows == 10
     assert reader.verify() == []
-    assert reader.episodes().length.tolist() == [10, 9000, 5]
-    assert log.position == ReplayPosition(9015, 3, reader.digest().hexdigest())
 
 
 def test_a_file_in_the_way_is_a_storage_error(path):
     path.parent.parent.mkdir(parents=True)
     path.parent.write_text("not a directory")
-    with pytest.raises(StorageError, match=r"agent-000.*errno 17"):
+    with pytest.raises(StorageError, match=r"agent-000.*errno 20"):
         create(path)
+
+
+def test_the_tail_is_what_was_committed_after_the_last_full_chunk(path, make_episode):
+    log = create(path)
+    assert {len(rows) for rows in log.tail.values()} == {0}
+    for number, length in enumerate((3000, 1, 1095, 5000)):  # 4096 after the third
+        log.append(make_episode(length, number))
+        before = log.position
+        assert len(log.tail["reward"]) == before.rows % 4096  # the episode is not committed yet
+        log.commit()
+        reader = ReplayReader(path)
+        for name, field in FIELDS.items():
+            count = log.position.count(field)
+            rows = reader.read(name, count - count % 4096, count)
+            np.testing.assert_array_equal(log.tail[name], rows, name)
+            assert log.tail[name].dtype == rows.dtype
+    assert len(log.tail["reward"]) == 9096 - 2 * 4096
+
+
+def test_a_tail_stays_as_it_is_although_the_log_goes_on(path, make_episode):
+    log = create(path)
+    taken = []
+    for number, length in enumerate((100, 300, 4000, 1, 5000)):
+        taken.append((log.tail, copy.deepcopy(log.tail)))
+        log.append(make_episode(length, number))
+        taken.append((log.tail, copy.deepcopy(log.tail)))
+        log.commit()
+    for tail, as_it_was in taken:
+        np.testing.assert_equal(tail, as_it_was)
 
 
 def test_sync_touches_every_written_file_once(path, make_episode):

@@ -45,6 +45,6 @@ def test_every_per_step_field_of_an_episode_has_an_array():
 
 
 def test_a_chunk_of_three_float32_is_their_bytes_and_a_checksum():
-    assert FIELDS["obs"].chunk_bytes(3, 2) == 4096 * 3 * 4 + 4
+    assert FIELDS["obs"].chunk_bytes((3,)) == 4096 * 3 * 4 + 4
     assert FIELDS["final_obs"].chunk_path(5) == "episodes/final_obs/c/5/0"
     assert FIELDS["reward"].chunk_path(5) == "reward/c/5"

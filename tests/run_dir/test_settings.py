@@ -10,7 +10,12 @@ from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import FileError, StorageError, UsageError
 from mgrl_cli.presets import PRESETS, resolve_config
 from mgrl_cli.run_dir.layout import RunDirectory
-from mgrl_cli.run_dir.settings import package_versions, read_settings, write_settings
+from mgrl_cli.run_dir.settings import (
+    package_versions,
+    read_settings,
+    settings_sha256,
+    write_settings,
+)
 
 AWKWARD = {
     "id": 'a "quoted" \\ id, ä, \x1b, \n',
@@ -97,3 +102,39 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"config\.toml"):
         write_settings(RunDirectory(tmp_path / "file"), settings())
+
+
+def test_the_digest_of_settings_survives_the_file(tmp_path: Path) -> None:
+    run, config = RunDirectory(tmp_path), settings(envs=[AWKWARD])
+    write_settings(run, config)
+    assert settings_sha256(read_settings(run)) == settings_sha256(config)
+
+
+def test_what_may_change_on_the_way_is_not_in_the_digest() -> None:
+    digest = settings_sha256(settings())
+    free = [
+        {"checkpoints": {"interval_s": 1.5, "keep": 7}},
+        {"supervision": {"max_restarts": 9, "hang_timeout_s": 12.5}},
+    ]
+    assert {settings_sha256(settings(**changes)) for changes in free} == {digest}
+    assert len(digest) == 64
+
+
+def test_what_decides_results_is_in_the_digest() -> None:
+    deciding = [
+        {},
+        {"seed": 1},
+        {"steps": 12_345},
+        {"supervision": {"max_failed_episodes": 7}},
+        {"supervision": {"max_skipped_updates": 7}},
+        {"critic": {"learning_rate": 0.0123}},
+        {"evaluation": {"episodes": 77}},
+        {"objective": {"compiled": False}},
+        {"envs": [{"id": "pendulum", "kwargs": {"a": 1}}]},
+        {"envs": [{"id": "pendulum", "kwargs": {"a": 1.0}}]},
+        {"envs": [{"id": "pendulum", "kwargs": {"a": True}}]},
+        {"envs": [{"id": "pendulum"}, {"id": "hopper"}]},
+        {"envs": [{"id": "hopper"}, {"id": "pendulum"}]},
+    ]
+    digests = {settings_sha256(settings(**changes)) for changes in deciding}
+    assert len(digests) == len(deciding)

@@ -7,6 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mgrl_cli.errors import Interrupted
+from mgrl_cli.telemetry import RunSnapshot
+from tests.runtime.conftest import Remembering
+
+
+class StopAfterRound(Remembering):
+    """A progress that sends this process one signal as soon as it sees the end of a round."""
+
+    def __init__(self, round_index: int, number: signal.Signals = signal.SIGINT) -> None:
+        super().__init__()
+        self._round_index = round_index
+        self._number = number
+        self._has_sent = False
+
+    def update(self, snapshot: RunSnapshot) -> None:
+        super().update(snapshot)
+        if snapshot.round_index == self._round_index and not self._has_sent:
+            self._has_sent = True
+            os.kill(os.getpid(), self._number)
 
 
 @contextmanager

@@ -196,7 +196,7 @@ def stopped_run(config: RunConfig, runs_dir: Path) -> RunDirectory:
     for wait_s in itertools.count(1):
         with pytest.raises(Interrupted), signal_after(0.25 * wait_s):
             train(config, run)
-        if len(checkpoint_paths(run)) > 1:
+        if len(checkpoint_paths(run)) > 1 and run.population_metrics.stat().st_size:
             return run
     raise AssertionError
 

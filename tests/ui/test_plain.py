@@ -90,3 +90,13 @@ def test_closed_pipe_does_not_raise(meta_train: RunSnapshot):
         for round_index in (1, 2, 3):
             progress.update(replace(meta_train, round_index=round_index))
             progress.announce("worker 1 hung")
+
+
+def test_rounds_that_had_ended_before_a_run_was_continued_are_not_written_again(
+    meta_train: RunSnapshot,
+) -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream, rounds_before=4)
+    for round_index in (4, 4, 5):
+        progress.update(replace(meta_train, round_index=round_index))
+    assert [line.split("/")[0] for line in stream.getvalue().splitlines()] == ["round 5"]

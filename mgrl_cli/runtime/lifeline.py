@@ -1,0 +1,46 @@
+"""The tie of a worker to its coordinator, in place before the worker has loaded anything.
+
+A new process spends seconds on imports. Whoever kills the coordinator in that time must not leave
+processes behind, so this module imports nothing that takes time, and knows nothing of workers.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import final
+
+_PR_SET_PDEATHSIG = 1
+
+
+@final
+class Lifeline:
+    """An argument of a new process that ties it to the one that made it.
+
+    Make it the first argument: arguments are unpacked in order, and an object imports what it needs
+    when it is unpacked.
+    """
+
+    def __init__(self) -> None:
+        self._parent_pid = os.getpid()
+
+    def __reduce__(self) -> tuple[Callable[[int], object], tuple[int]]:
+        """Have the tie made wherever this object arrives."""
+        return _die_with, (self._parent_pid,)
+
+
+def begin(_lifeline: object, body: Callable[..., None], *arguments: object) -> None:
+    """Run a new process; the target beside which nothing but a lifeline is needed."""
+    body(*arguments)
+
+
+def _die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux).
+
+    Elsewhere a worker notices at its next round report, when the pipe is closed.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # the parent died before the request was in place
+        os._exit(1)

@@ -1,0 +1,115 @@
+"""Long runs and many runs in one process: memory, files, threads and shared memory stay as they are.
+
+The first rounds are left out of every comparison: libraries start threads, fill caches and open
+files when they are first used.
+"""
+
+import gc
+import os
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+import pytest
+
+from mgrl_cli.config import RunConfig
+from mgrl_cli.errors import Interrupted
+from mgrl_cli.runtime.launch import claim_run, meta_train
+from mgrl_cli.runtime.resumption import resume
+from mgrl_cli.telemetry import RunSnapshot
+from tests.faults.tally import IS_CAMPAIGN, trial, trials
+from tests.runtime.conftest import Remembering, tiny_config
+from tests.runtime.stopping import StopAfterRound
+
+SHARED_MEMORY = Path("/dev/shm")
+EPISODE = 5
+ROUNDS = trials(campaign=2000, suite=60)
+FIRST = ROUNDS // 3
+"""Rounds until everything has been used."""
+
+
+class Usage(NamedTuple):
+    """What this process holds."""
+
+    files: int
+    threads: int
+    shared: tuple[str, ...]
+
+
+def usage() -> Usage:
+    gc.collect()
+    process = psutil.Process()
+    names = sorted(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else []
+    return Usage(process.num_fds(), process.num_threads(), tuple(names))
+
+
+class Watching(Remembering):
+    """A progress that measures at every round's end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resident_mb: dict[int, float] = {}
+        self.usages: dict[int, Usage] = {}
+
+    def update(self, snapshot: RunSnapshot) -> None:
+        number = snapshot.round_index
+        if number not in self.usages:
+            self.usages[number] = usage()
+            self.resident_mb[number] = psutil.Process().memory_info().rss / 2**20
+
+
+def config_of(faulty: str, rounds: int, *assignments: str) -> RunConfig:
+    """Rounds of one episode of 5 steps and 5 updates, with a checkpoint and an evaluation each."""
+    config = tiny_config(
+        steps=rounds * EPISODE,
+        assignments=(
+            f"schedule.round_steps={EPISODE}",
+            *("schedule.updates_start=0", "exploration.random_steps=0", "meta.anneal_steps=100"),
+            *("checkpoints.interval_s=0", f"evaluation.interval={EPISODE}"),
+            # Full after 20 rounds, so that it does not grow for ever.
+            f"replay.capacity={20 * EPISODE}",
+            *assignments,
+        ),
+    )
+    env = {"id": faulty, "kwargs": {"fault": "none", "episode_steps": EPISODE}}
+    return config.model_validate({**config.model_dump(), "envs": [env], "agents": 1})
+
+
+def test_many_rounds_hold_no_more_than_a_few(faulty: str, tmp_path: Path) -> None:
+    config = config_of(faulty, ROUNDS)
+    with trial("32 leaks, rounds", ROUNDS):
+        watching = Watching()
+        meta_train(config, claim_run(config, tmp_path, "run"), watching, workers=0)
+        later = range(FIRST, ROUNDS + 1)
+        assert {watching.usages[number] for number in later} == {watching.usages[FIRST]}
+        slope_mb = np.polyfit(later, [watching.resident_mb[number] for number in later], 1)[0]
+        # A few rounds say little of memory: only what would be gigabytes soon is seen in them.
+        assert slope_mb * 1000 < (1.0 if IS_CAMPAIGN else 50.0), watching.resident_mb
+
+
+def start_and_stop(config: RunConfig, runs_dir: Path, name: str, workers: int) -> None:
+    """Begin a run, stop it after its first round, continue it to its end."""
+    run = claim_run(config, runs_dir, name)
+    with pytest.raises(Interrupted):
+        meta_train(config, run, StopAfterRound(1), workers=workers)
+    resume(run, Remembering(), workers=workers, say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cycles"),
+    [(0, trials(campaign=20, suite=3)), pytest.param(1, 20, marks=pytest.mark.slow)],
+)
+def test_many_runs_in_one_process_leave_nothing_behind(
+    faulty: str, tmp_path: Path, workers: int, cycles: int
+) -> None:
+    config = config_of(faulty, 3)
+    with trial(f"32 leaks, starts and stops with {workers} workers", cycles):
+        usages: list[Usage] = []
+        for number in range(cycles):
+            start_and_stop(config, tmp_path, f"run-{number}", workers)
+            usages.append(usage())
+        assert set(usages[1:]) == {usages[1]}, usages
+        names = {thread.name for thread in threading.enumerate()}
+        assert not [name for name in names if "mgrl" in name]
