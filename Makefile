@@ -3,12 +3,14 @@
 #   PYTHON       interpreter that creates .venv (default python3)
 #   TORCH_INDEX  package index to take torch, and torch alone, from: for its CPU build on Linux
 #   ARGS         more arguments for pytest: make test ARGS="-k replay"
+#   JOBS         tests at the same time (default 2)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 DEMO_PRESET ?= smoke
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-faults check format clean
@@ -44,7 +46,7 @@ demo: setup  ## meta-train, meta-test on an unseen task, look at the replay; can
 	$(BIN)/mgrl inspect runs/demo/buffer.zarr --plot runs/demo-plots/buffer.png
 
 test: setup  ## the test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: setup  ## the tests that take minutes (they train)
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -61,7 +61,7 @@ REQUIRED = (
     Package("rich", ("rich",), "14.3"),
     Package("pydantic", ("pydantic",), "2.7"),
     Package("tomli-w", ("tomli_w",), "1.0"),
-    Package("filelock", ("filelock",), "3.20.1"),
+    Package("filelock", ("filelock",), "4.2"),
     Package("psutil", ("psutil",), "5.9.6"),
     Package("jaxtyping", ("jaxtyping",), "0.2.36"),
     Package("torch", ("torch",), "2.6"),

@@ -94,19 +94,7 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
         load_checkpoint(path)
     except (FileError, StorageError) as error:
         problems.append(str(error))
-    records: dict[str, AgentRecord] = {}
-    tensors: list[SavedTensor] = []
-    for file in manifest.files:
-        try:
-            if file.startswith("agent-"):
-                found, records[file.partition(".")[0]] = read_agent(path / file)
-            else:
-                found = read_part(path / file)
-        except (FileError, StorageError) as error:
-            problems.append(str(error))
-        else:
-            learned = sorted(name for name in found if not name.startswith(REPLAY_TAIL))
-            tensors += [_saved_tensor(file, name, found[name]) for name in learned]
+    records, tensors = _read_files(path, manifest, problems)
     names = sorted({*records, *manifest.replay, *manifest.quarantined})
     return CheckpointReport(
         path=str(path),
@@ -124,6 +112,26 @@ def inspect_checkpoint(path: Path) -> CheckpointReport:
         is_whole=not problems,
         problems=tuple(problems),
     )
+
+
+def _read_files(
+    path: Path, manifest: Manifest, problems: list[str]
+) -> tuple[dict[str, AgentRecord], list[SavedTensor]]:
+    """Return agents' records by name and all tensors; of unreadable files, add why they are."""
+    records: dict[str, AgentRecord] = {}
+    tensors: list[SavedTensor] = []
+    for file in manifest.files:
+        try:
+            if file.startswith("agent-"):
+                found, records[file.partition(".")[0]] = read_agent(path / file)
+            else:
+                found = read_part(path / file)
+        except (FileError, StorageError) as error:
+            problems.append(str(error))
+        else:
+            learned = sorted(name for name in found if not name.startswith(REPLAY_TAIL))
+            tensors += [_saved_tensor(file, name, found[name]) for name in learned]
+    return records, tensors
 
 
 def _figures(name: str, manifest: Manifest, record: AgentRecord | None) -> SavedAgentFigures:

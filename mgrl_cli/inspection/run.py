@@ -108,7 +108,8 @@ def inspect_run(path: Path) -> RunReport:
         problems += buffer.problems
     keeping = inspect_checkpoints(run, config, max(agent.round for agent in agents))
     problems += keeping.problems
-    absent = {file: is_due for file, is_due in _files(run, agents, population) if not file.exists()}
+    files_due = _files(run, agents, population, keeping)
+    absent = {file: is_due for file, is_due in files_due if not file.exists()}
     problems += [f"{file} is missing; restore it from a copy" for file in absent if absent[file]]
     return RunReport(
         path=str(path),
@@ -193,10 +194,15 @@ def _read_or_note(
 
 
 def _files(
-    run: RunDirectory, agents: tuple[AgentProgress, ...], population: MetricsSummary
+    run: RunDirectory,
+    agents: tuple[AgentProgress, ...],
+    population: MetricsSummary,
+    keeping: Keeping,
 ) -> Iterator[tuple[Path, bool]]:
     """Yield every file that the run comes to have, and whether it must be there by now."""
-    yield run.objective, any(agent.round for agent in agents)
+    # Saved a moment after the population's row of the same round.
+    is_saved = len(population.rows) > 1 or any(line.rounds for line in keeping.checkpoints)
+    yield run.objective, is_saved
     # Written a moment after the last agent's row.
     yield run.population_metrics, all(agent.round > 1 for agent in agents)
     is_round_complete = bool(population.rows)

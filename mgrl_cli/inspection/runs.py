@@ -6,10 +6,9 @@ from pathlib import Path
 from mgrl_cli.errors import FileError, StorageError, UsageError
 from mgrl_cli.inspection.run_checkpoints import state_of
 from mgrl_cli.run_dir.atomic import explain_os_error
-from mgrl_cli.run_dir.checkpoints import newest_where
+from mgrl_cli.run_dir.checkpoints import newest_manifest
 from mgrl_cli.run_dir.layout import RunDirectory, is_run_directory
 from mgrl_cli.run_dir.lock import lock_holder
-from mgrl_cli.run_dir.manifest import MANIFEST_NAME, Manifest, read_manifest
 from mgrl_cli.run_dir.settings import read_settings
 
 
@@ -56,7 +55,7 @@ def _line(run: RunDirectory) -> RunLine:
     try:
         config = read_settings(run)
         holder = lock_holder(run)
-        newest = _newest_manifest(run)
+        newest = newest_manifest(run)
     except (FileError, UsageError, StorageError) as error:
         return RunLine(
             name=run.name,
@@ -82,9 +81,3 @@ def _line(run: RunDirectory) -> RunLine:
         elapsed_s=newest.elapsed_s if newest is not None else None,
         remark=holder or "",
     )
-
-
-def _newest_manifest(run: RunDirectory) -> Manifest | None:
-    """Return the newest manifest that is whole; the files it names are not read."""
-    path = newest_where(run, lambda _: True)
-    return read_manifest(path / MANIFEST_NAME) if path is not None else None

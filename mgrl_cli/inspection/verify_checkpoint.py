@@ -8,8 +8,7 @@ from mgrl_cli.errors import FileError, StorageError
 from mgrl_cli.inspection.findings import Part
 from mgrl_cli.inspection.saved_parts import LARGEST_PART_BYTES, read_part
 from mgrl_cli.run_dir.checkpoints import load_checkpoint
-from mgrl_cli.run_dir.file_record import record_of_file
-from mgrl_cli.run_dir.manifest import MANIFEST_NAME, Manifest
+from mgrl_cli.run_dir.manifest import Manifest
 
 
 def verify_checkpoint(path: Path) -> Part | None:
@@ -20,8 +19,6 @@ def verify_checkpoint(path: Path) -> Part | None:
     """
     name = f"checkpoint {path.name}"
     try:
-        # First as a plain file: opening a pipe of this name would wait for ever.
-        size_bytes = record_of_file(path / MANIFEST_NAME).bytes
         manifest = load_checkpoint(path).manifest
         notes = tuple(_look_into_files(path, manifest))
     except (FileError, StorageError) as error:
@@ -29,10 +26,11 @@ def verify_checkpoint(path: Path) -> Part | None:
         if not os.path.lexists(path):
             return None
         return Part(name=name, counts={"checkpoint": 1}, problems=(str(error),))
+    sizes = [len(manifest.to_bytes()), *(record.bytes for record in manifest.files.values())]
     return Part(
         name=name,
-        counts={"checkpoint": 1, "file": 1 + len(manifest.files)},
-        num_bytes=size_bytes + sum(record.bytes for record in manifest.files.values()),
+        counts={"checkpoint": 1, "file": len(sizes)},
+        num_bytes=sum(sizes),
         notes=notes,
     )
 

@@ -10,11 +10,9 @@ from mgrl_cli.errors import FileError, StorageError
 from mgrl_cli.inspection.findings import Part
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.file_record import record_of_file
-from mgrl_cli.run_dir.layout import RunDirectory
+from mgrl_cli.run_dir.layout import HISTORY_ROUNDS, RunDirectory
 from mgrl_cli.run_dir.manifest import OBJECTIVE_NAME, Manifest
 
-HISTORY_ROUNDS = 10
-"""Rounds between two objectives that a meta-training keeps."""
 _MOST_PROBLEMS = 100
 """Files missed by name; a manifest may claim any number of rounds."""
 

@@ -19,11 +19,11 @@ from mgrl_cli.inspection.verify_objectives import verify_objectives
 from mgrl_cli.inspection.verify_replay import verify_replay
 from mgrl_cli.replay.digest import ReplayPosition
 from mgrl_cli.replay.reader import agent_groups
-from mgrl_cli.run_dir.checkpoints import checkpoint_paths
+from mgrl_cli.run_dir.checkpoints import checkpoint_paths, newest_manifest
 from mgrl_cli.run_dir.file_record import record_of_file
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.lock import lock_holder
-from mgrl_cli.run_dir.manifest import MANIFEST_NAME, Manifest, read_manifest
+from mgrl_cli.run_dir.manifest import Manifest
 from mgrl_cli.run_dir.settings import read_settings, settings_sha256
 
 _LARGEST_SETTINGS_BYTES = 2**22
@@ -38,7 +38,7 @@ def verify_run(path: Path) -> Iterator[Part]:
     run = RunDirectory(path)
     # Before the checkpoints: a run makes its first one before its first row.
     has_rows = _has_rows(run)
-    newest = _newest_manifest(run)
+    newest = newest_manifest(run)
     yield _verify_directory(run, newest, has_rows=has_rows)
     settings, config = _verify_settings(run, newest)
     yield settings
@@ -55,19 +55,6 @@ def _has_rows(run: RunDirectory) -> bool:
     with suppress(FileNotFoundError):
         return any(file.stat().st_size for file in run.metrics.glob("*.jsonl"))
     return False
-
-
-def _newest_manifest(run: RunDirectory) -> Manifest | None:
-    """Return the newest manifest that is whole, whatever state its checkpoint is in."""
-    while True:
-        paths = checkpoint_paths(run)
-        for path in reversed(paths):
-            with suppress(FileError, StorageError):
-                if (path / MANIFEST_NAME).is_file():  # a pipe would wait for ever
-                    return read_manifest(path / MANIFEST_NAME)
-        if all(os.path.lexists(path) for path in paths):
-            return None
-        # The run dropped what was listed, so it has made others.
 
 
 def _verify_directory(run: RunDirectory, newest: Manifest | None, *, has_rows: bool) -> Part:

@@ -224,13 +224,30 @@ def write_part(staging: Path, name: str, content: bytes) -> FileRecord:
     return FileRecord.of(content)
 
 
-def newest_where(run: RunDirectory, is_wanted: Callable[[Manifest], bool]) -> Path | None:
-    """Return the newest checkpoint with such a manifest, its files not looked at; None: none."""
-    for path in reversed(checkpoint_paths(run)):
-        with suppress(FileError):
-            if is_wanted(read_manifest(path / MANIFEST_NAME)):
-                return path
-    return None
+def newest_manifest(
+    run: RunDirectory, is_wanted: Callable[[Manifest], bool] = lambda _: True
+) -> Manifest | None:
+    """Return the newest such manifest that is whole (None: there is none).
+
+    The files it names are not looked at: its checkpoint may be damaged.
+
+    Args:
+        run: whose.
+        is_wanted: what it must be like.
+
+    Raises:
+        StorageError: the operating system refused to list the checkpoints.
+    """
+    while True:
+        paths = checkpoint_paths(run)
+        for path in reversed(paths):
+            with suppress(FileError, StorageError):
+                manifest = read_manifest(path / MANIFEST_NAME)
+                if is_wanted(manifest):
+                    return manifest
+        if all(os.path.lexists(path) for path in paths):
+            return None
+        # The run dropped what was listed, so it has made others.
 
 
 def best_of(manifest: Manifest, run: RunDirectory, incumbent: str) -> str:

@@ -10,6 +10,8 @@ from typing import final
 from mgrl_cli.errors import FileError, StorageError, UsageError, did_you_mean
 from mgrl_cli.run_dir.atomic import create_directory, explain_os_error, sync_directory
 
+HISTORY_ROUNDS = 10
+"""Rounds between two objectives kept for testing along the way."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

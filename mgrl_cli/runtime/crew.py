@@ -162,6 +162,6 @@ def _start(plan: WorkerPlan) -> WorkerHandle:
         return WorkerHandle(plan)
     except OSError as error:
         raise StorageError(
-            f"cannot start worker {plan.number}: {error.strerror or error}; use fewer --workers, or "
+            f"cannot start worker {plan.number}: {error.strerror or error}; use fewer --workers or "
             "raise the limit of 'ulimit -n' (open files) or 'ulimit -u' (processes)"
         ) from error

@@ -24,7 +24,7 @@ from mgrl_cli.run_dir.checkpoints import (
     Checkpoint,
     CheckpointStore,
     best_of,
-    newest_where,
+    newest_manifest,
     write_part,
 )
 from mgrl_cli.run_dir.file_record import FileRecord, record_of_file
@@ -258,8 +258,9 @@ def nobody_left(quarantined: Mapping[str, str], run: RunDirectory) -> MgrlError:
     """Return the error for a population without agents."""
     reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(quarantined.items())[:3])
     if any(reason.startswith(DIVERGED) for reason in quarantined.values()):
-        good = newest_where(run, lambda manifest: manifest.barren_meetings == 0)
-        named = f"; the last good checkpoint is '{good}'" if good is not None else ""
+        good = newest_manifest(run, lambda manifest: manifest.barren_meetings == 0)
+        where = run.checkpoints / good.name if good is not None else None
+        named = f"; the last good checkpoint is '{where}'" if where is not None else ""
         return DivergedError(
             f"training diverged, no agent is left ({reasons}){named}; "
             "try a smaller --set objective.learning_rate or meta.inner_step_size"

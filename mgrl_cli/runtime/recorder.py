@@ -20,7 +20,7 @@ from mgrl_cli.objective_file import LearnedObjective, ObjectiveMetadata
 from mgrl_cli.run_dir.atomic import explain_os_error, write_atomically
 from mgrl_cli.run_dir.checkpoints import Checkpoint
 from mgrl_cli.run_dir.file_record import FileRecord
-from mgrl_cli.run_dir.layout import RunDirectory
+from mgrl_cli.run_dir.layout import HISTORY_ROUNDS, RunDirectory
 from mgrl_cli.run_dir.manifest import OBJECTIVE_NAME
 from mgrl_cli.run_dir.metrics_file import MetricsFile
 from mgrl_cli.run_dir.settings import package_versions
@@ -28,8 +28,6 @@ from mgrl_cli.run_dir.tensorboard_log import TensorBoardLog
 from mgrl_cli.runtime.exchange import ExchangeStatus
 from mgrl_cli.runtime.messages import MetricsRow
 
-_HISTORY_ROUNDS = 10
-"""Rounds between two objectives kept for testing along the way."""
 _HISTORY_NAME = re.compile(r"round-([0-9]+)\.safetensors")
 
 
@@ -151,7 +149,7 @@ class Recorder:
         objective.save(self._run.objective)
         if finished_round is None:
             return
-        if finished_round % _HISTORY_ROUNDS == 0 or finished_round == self._config.num_rounds:
+        if finished_round % HISTORY_ROUNDS == 0 or finished_round == self._config.num_rounds:
             objective.save(self._run.objective_at(finished_round))
 
 

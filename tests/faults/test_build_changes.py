@@ -1,6 +1,6 @@
 """Stopped and continued: the same bits on real environments, and a warning where that is in doubt.
 
-`tests/runtime/test_resumption.py` stops runs at random moments; here they stop at every round's end.
+`tests/runtime/test_resumption.py` stops at random moments; here it is the end of every round.
 """
 
 import shutil

@@ -93,7 +93,8 @@ SCALARS = (
     | st.booleans()
     | st.integers(-2, 3)
     | st.sampled_from([10**6, 2**31, 2**63, 10**30, -(10**30)])
-    | st.floats(allow_nan=False, allow_infinity=False)
+    # None so small that a run, which flushes them to zero for this whole process, changes them.
+    | st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)
     | st.text(max_size=10)
     | st.sampled_from(["../../victim", "agent-002", "agent-999.safetensors", "0" * 64, "\0", "\n"])
 )
@@ -147,7 +148,7 @@ def mutated(draw: st.DrawFn, content: bytes) -> bytes:
 # ---- one file at a time
 
 
-@fuzz(suite=40)
+@fuzz(suite=30)
 @given(data=st.data())
 def test_any_manifest_is_answered(run: RunDirectory, data: st.DataObject) -> None:
     checkpoint = only_checkpoint(run)
@@ -166,7 +167,7 @@ def test_any_manifest_is_answered(run: RunDirectory, data: st.DataObject) -> Non
             assert_civil(data.draw(st.sampled_from(["verify", "inspect"])), run.path)
 
 
-@fuzz(suite=40)
+@fuzz(suite=30)
 @given(data=st.data())
 def test_any_agent_file_is_answered(run: RunDirectory, data: st.DataObject) -> None:
     checkpoint = only_checkpoint(run)
@@ -186,9 +187,12 @@ def test_any_agent_file_is_answered(run: RunDirectory, data: st.DataObject) -> N
 
 
 MODEST = st.sampled_from(
-    [0, 1, 2, 3, 8, 0.5, 1.5, -1, True, False, "", "mean", "zero", "unit", "agent", "transitions"]
-    + ["meta-test", "untrained", "pendulum", "cartpole", "lunar", "nothing:Nothing-v0", [], {}]
-    + [["learned"], ["ddpg", "untrained"], [{"id": "cartpole"}], [{"id": "pendulum", "agents": 2}]]
+    [
+        *(0, 1, 2, 3, 8, 0.5, 1.5, -1, True, False, "", "mean", "zero", "unit", "agent", [], {}),
+        *("transitions", "meta-test", "untrained", "pendulum", "lunar", "nothing:Nothing-v0"),
+        *(["learned"], ["ddpg", "untrained"]),
+        *([{"id": "cartpole"}], [{"id": "pendulum", "agents": 2}]),
+    ]
 )
 """Values that fit somewhere; none of them makes a run large."""
 
@@ -223,7 +227,7 @@ def test_any_settings_are_answered(poor: RunDirectory, data: st.DataObject) -> N
     assert not (poor.path.parent / "new").exists()
 
 
-@fuzz(suite=40)
+@fuzz(suite=20)
 @given(data=st.data())
 def test_any_metrics_are_answered(poor: RunDirectory, data: st.DataObject) -> None:
     file = data.draw(st.sampled_from([poor.agent_metrics(0), poor.population_metrics]))
@@ -239,7 +243,7 @@ def test_any_metrics_are_answered(poor: RunDirectory, data: st.DataObject) -> No
         file.write_bytes(b"\n".join(lines) + data.draw(st.sampled_from([b"", b"\n", b'\n{"a'])))
         for command in ("inspect", "verify"):
             assert_civil(command, poor.path)
-        if data.draw(st.integers(0, 9)) == 0:
+        if IS_CAMPAIGN and data.draw(st.integers(0, 9)) == 0:  # a figure takes a second
             assert_civil("inspect", poor.path, "--plot", poor.path.parent / "figure.png")
         assert_civil("resume", poor.path, "--workers", "0")
 

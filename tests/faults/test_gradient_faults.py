@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.health import DIVERGED
-from mgrl_cli.algorithm.meta_gradient import unit
+from mgrl_cli.algorithm.meta_gradient import clipped, unit
 from mgrl_cli.errors import DivergedError
 from mgrl_cli.inspection.verification import verify
 from mgrl_cli.objective_file import LearnedObjective
@@ -30,6 +30,7 @@ from mgrl_cli.run_dir.tensor_file import read_tensor_file
 from mgrl_cli.runtime.exchange import Exchange
 from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.runtime.resumption import resume
+from mgrl_cli.runtime.stop import StopRequest
 from tests.commands.tiny_runs import Outcome, tiny
 from tests.envs import conftest as environments
 from tests.faults.tally import trial
@@ -190,6 +191,25 @@ def assert_finite(run: RunDirectory) -> None:
 
 
 # ---- row 24: one agent
+
+
+@pytest.mark.parametrize("scale", [unit, lambda gradient: clipped(gradient, limit=1.0)])
+@pytest.mark.parametrize("size", [3e18, 1e25, 3e38])
+def test_a_gradient_whose_norm_overflows_never_passes_for_zero(scale, size):
+    assert torch.isfinite(scale(torch.full((100,), 1e15))).all()
+    assert not torch.isfinite(scale(torch.full((100,), size))).any()
+
+
+@pytest.mark.parametrize("size", [1e20, 3e38])
+def test_what_adam_cannot_square_never_enters_its_moments(size):
+    """However large `meta.clip_norm` is: an infinite second moment would stop an entry for good."""
+    exchange = Exchange(torch.ones(3), 2, learning_rate=0.1, num_workers=1, stop=StopRequest())
+    assert not exchange.contribute(0, torch.tensor([0.0, size, 0.0]))
+    assert exchange.contribute(1, torch.tensor([1.0, 1.0, 1.0]))
+    exchange.meet()
+    assert exchange.params.tolist() == pytest.approx([0.9] * 3)  # Adam's first step: its rate
+    assert all(torch.isfinite(tensor).all() for tensor in exchange.tensors().values())
+
 
 NOW_AND_THEN = (5, 6, 7, 20)
 

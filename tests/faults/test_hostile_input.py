@@ -613,3 +613,17 @@ def test_a_hostile_settings_file_is_refused(
         assert outcome.exit_code == 2
         assert outcome.refusal
         assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["long number", "deep", "dots"])
+def test_hostile_settings_inside_a_run_are_refused_at_once(
+    mgrl: Mgrl, run: RunDirectory, name: str
+) -> None:
+    run.config.write_bytes(FILES[name])
+    with trial("14 hostile settings file"):
+        for command in ("resume", *READING):
+            start_s = time.process_time()
+            outcome = mgrl(command, run.path)
+            assert outcome.exit_code == 4, (command, outcome.err)
+            assert "config.toml" in outcome.err, (command, outcome.err)
+            assert time.process_time() - start_s < 2, command

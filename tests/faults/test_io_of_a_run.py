@@ -2,8 +2,7 @@
 
 Two courses are taken, in this process: a run from its claim to its first checkpoint; and one that
 a crash left in the middle of a checkpoint, continued through clearing up, cutting back, a round, a
-checkpoint and the removal of an old one. Event files and logs are left out: nothing is continued
-from them.
+checkpoint and the removal of an old one.
 
 A crash is simulated, so the memory of the dead attempt lives on. What of it could reach a later
 one is ruled out: the lock is seen to be free, zarr's threads have ended or are refused for good
@@ -15,8 +14,7 @@ import itertools
 import json
 import re
 import shutil
-import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -66,14 +64,6 @@ class Course(NamedTuple):
         ]
         assert found, f"no operation of the run is a {pattern}"
         return found[len(found) // 2]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_event_files() -> Iterator[None]:
-    """As where the `tensorboard` extra is not installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "tensorboard", None)
-        yield
 
 
 def start_run(runs_dir: Path, rounds: int) -> None:

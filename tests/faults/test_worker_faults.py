@@ -20,16 +20,13 @@ from mgrl_cli.run_dir.checkpoints import checkpoint_paths, load_checkpoint
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.runtime.launch import claim_run, meta_train
 from tests.commands.tiny_runs import Outcome, json_lines
-from tests.faults.processes import LONG_ENOUGH_S, STEPS, litter, workers_of
+from tests.faults.processes import STEPS, litter, workers_of
 from tests.faults.tally import IS_CAMPAIGN, trial, trials
 from tests.runtime.conftest import TINY, Remembering, fingerprint, run_tiny, tiny_config
 
 HANG_TIMEOUT_S = 2.0
-SETTINGS = (
-    "checkpoints.interval_s=0",
-    "supervision.max_restarts=1000",
-    f"supervision.hang_timeout_s={HANG_TIMEOUT_S}",
-)
+SETTINGS = ("checkpoints.interval_s=0", "supervision.max_restarts=1000")
+IMPATIENT = (*SETTINGS, f"supervision.hang_timeout_s={HANG_TIMEOUT_S}")
 NOTICED_WITHIN_S = 2.0
 LATEST_S = 6.0 if IS_CAMPAIGN else 1.0
 """Strikes come within this time after the victims are there."""
@@ -187,7 +184,7 @@ def test_killed_workers_are_noticed_and_change_nothing(tmp_path: Path, seed: int
 def test_workers_stopped_at_work_are_noticed_and_change_nothing(tmp_path: Path) -> None:
     with trial("18 worker stopped at work", 6):
         live_through(
-            tiny_config(steps=STEPS, assignments=SETTINGS),
+            tiny_config(steps=STEPS, assignments=IMPATIENT),
             tmp_path,
             anyone_at_work(random.Random(0)),
             signal.SIGSTOP,
@@ -200,7 +197,7 @@ def test_workers_stopped_in_the_barrier_are_noticed_and_change_nothing(
     tmp_path: Path, faulty: str
 ) -> None:
     slow = {"id": faulty, "kwargs": {"fault": "sleep", "sleep_s": 0.01, "spare_main": True}}
-    config = with_envs(tiny_config(assignments=SETTINGS), {"id": "pendulum"}, slow)
+    config = with_envs(tiny_config(assignments=IMPATIENT), {"id": "pendulum"}, slow)
     seconds_of_play = 0.01 * (60 + 20)  # of a round and an evaluation; nobody is awaited meanwhile
     strikes = trials(campaign=6)
     with trial("18 worker stopped in the barrier", strikes):
@@ -215,7 +212,7 @@ def test_workers_stopped_in_the_barrier_are_noticed_and_change_nothing(
 
 
 def with_envs(config: RunConfig, *envs: dict[str, object]) -> RunConfig:
-    return config.model_validate(config.model_dump() | {"envs": envs, "agents": len(envs)})
+    return config.model_validate(config.model_dump() | {"envs": [*envs], "agents": len(envs)})
 
 
 def doomed(

@@ -58,6 +58,17 @@ def test_a_run_that_has_only_begun_has_nothing_to_show(
     assert state_text(run) == "not begun, no checkpoint"
 
 
+def test_the_objective_is_due_once_a_checkpoint_has_a_round(finished: RunDirectory) -> None:
+    finished.objective.unlink()
+    rows = finished.population_metrics.read_text().splitlines(keepends=True)
+    finished.population_metrics.write_text(rows[0])
+    missing = f"{finished.objective} is missing; restore it from a copy"
+    assert inspect_run(finished.path).problems == (missing,)
+    for name in ("round-000001", "round-000002"):
+        shutil.rmtree(finished.checkpoints / name)
+    assert str(finished.objective) in inspect_run(finished.path).absent
+
+
 def test_damaged_checkpoints_are_problems_of_the_run(
     finished: RunDirectory, damage: Callable[[Path], None]
 ) -> None:

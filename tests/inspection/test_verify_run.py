@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mgrl_cli.config import RunConfig
-from mgrl_cli.inspection import verify_objectives
 from mgrl_cli.inspection.findings import Verification
 from mgrl_cli.inspection.verification import verify
 from mgrl_cli.objective_file import LearnedObjective
@@ -17,7 +16,6 @@ from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory
 from mgrl_cli.run_dir.lock import locked
 from mgrl_cli.run_dir.manifest import MANIFEST_NAME, Manifest, read_manifest
 from mgrl_cli.run_dir.settings import write_settings
-from mgrl_cli.runtime import recorder
 
 DAMAGES = 40
 
@@ -231,7 +229,3 @@ def test_a_run_that_has_only_begun_is_whole(
     assert found.notes == (
         "no checkpoint has been made yet; a resume would begin at the beginning",
     )
-
-
-def test_the_rounds_of_kept_objectives_are_the_recorders() -> None:
-    assert verify_objectives.HISTORY_ROUNDS == recorder._HISTORY_ROUNDS

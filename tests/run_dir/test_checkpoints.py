@@ -18,7 +18,7 @@ from mgrl_cli.run_dir.checkpoints import (
     best_of,
     checkpoint_paths,
     load_checkpoint,
-    newest_where,
+    newest_manifest,
     write_part,
 )
 from mgrl_cli.run_dir.file_record import FileRecord
@@ -441,8 +441,8 @@ def test_the_newest_of_a_kind_is_found(run: RunDirectory) -> None:
     damage(run.checkpoints / "round-000002" / "manifest.json")
 
     def path_where(is_wanted: Callable[[Manifest], bool]) -> str | None:
-        path = newest_where(run, is_wanted)
-        return path.name if path is not None else None
+        manifest = newest_manifest(run, is_wanted)
+        return manifest.name if manifest is not None else None
 
     assert path_where(lambda manifest: manifest.barren_meetings == 0) == "round-000001"
     assert path_where(lambda manifest: manifest.barren_meetings <= 1) == "round-000003"

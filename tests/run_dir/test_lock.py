@@ -17,7 +17,7 @@ from threading import Timer
 import psutil
 import pytest
 
-from mgrl_cli.errors import RunLockedError, StorageError
+from mgrl_cli.errors import FileError, RunLockedError, StorageError
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.lock import lock_holder, locked
 
@@ -261,7 +261,7 @@ def test_links_lead_nothing_out_of_the_run(run: RunDirectory, tmp_path: Path) ->
     for target in (outside, tmp_path / "absent"):
         run.lock.unlink()
         run.lock.symlink_to(target)
-        with pytest.raises(StorageError, match="cannot lock run"), locked(run):
+        with pytest.raises(FileError, match="symbolic link"), locked(run):
             pass
         with pytest.raises(StorageError, match="cannot look at"):
             lock_holder(run)
