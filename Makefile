@@ -52,8 +52,9 @@ test-slow: setup  ## the tests that take minutes (they train)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-faults: setup  ## the campaign of faults: hundreds of kills, failed writes, damaged files
-	MGRL_FAULTS=campaign $(BIN)/python -m pytest tests/faults -m "slow or not slow" \
-		-o timeout=0 -o faulthandler_timeout=0 $(ARGS)
+	mkdir -p build && rm -f build/faults.jsonl
+	MGRL_FAULTS=$(CURDIR)/build/faults.jsonl $(BIN)/python -m pytest -n $(JOBS) tests/faults \
+		-m "slow or not slow" -o timeout=0 -o faulthandler_timeout=0 $(ARGS)
 
 check: setup  ## lint, format, types and import layers
 	$(BIN)/ruff check .

@@ -130,6 +130,10 @@ def _describe(error: Exception) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, typer.TyperException):
         return USAGE_ERROR, _usage_message(error)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return STORAGE_REFUSED, (
+            f"{error.strerror}: raise the limit of 'ulimit -n', or use fewer --workers"
+        )
     if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
         where = f" ({error.filename})" if error.filename else ""
         return STORAGE_REFUSED, (

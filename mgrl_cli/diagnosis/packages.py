@@ -56,7 +56,7 @@ REQUIRED = (
     Package("numpy", ("numpy",), "2.0"),
     Package("gymnasium", ("gymnasium",), "1.1"),
     Package("zarr", ("zarr",), "3.1.4", "4"),
-    Package("safetensors", ("safetensors",), "0.5"),
+    Package("safetensors", ("safetensors",), "0.8"),
     Package("typer", ("typer",), "0.28"),
     Package("rich", ("rich",), "14.3"),
     Package("pydantic", ("pydantic",), "2.7"),

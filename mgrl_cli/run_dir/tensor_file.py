@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, deserialize
-from safetensors.torch import save
+from safetensors import SafetensorError, TensorSpec, deserialize, serialize
 from torch import Tensor
 
 from mgrl_cli.errors import FileError, StorageError
@@ -31,17 +30,18 @@ _MOST_DIMENSIONS = 8
 _MOST_ELEMENTS = 2**40
 """Sizes of zero count as one: torch cannot compute the strides of an empty tensor beyond 2^63."""
 _DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
     "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
     "F64": torch.float64,
+    "F32": torch.float32,
+    "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
+"""In the order in which a file holds them: the widest first, so that all are aligned."""
 
 
 def canonical_json(document: Mapping[str, Any]) -> str:
@@ -72,9 +72,28 @@ def tensor_file_bytes(tensors: Mapping[str, Tensor], document: Mapping[str, Any]
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    content = save(copies, metadata={_METADATA_KEY: canonical_json(document)})
+    content = _packed(copies, canonical_json(document))
     _parse(content)  # What cannot be read must not be written.
     return content
+
+
+def _packed(tensors: Mapping[str, Tensor], text: str) -> bytes:
+    """Return what `safetensors.torch.save` returns, without what that leaves behind.
+
+    For every size of a tensor it makes ctypes types that Python then keeps for good, and the
+    tensors of checkpoints come in ever new sizes.
+    """
+    parts: dict[str, TensorSpec] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES.values():
+            raise ValueError(f"tensor {name!a:.80} has type {tensor.dtype}, which no file can hold")
+        parts[name] = TensorSpec(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=list(tensor.shape),
+            data_ptr=tensor.data_ptr(),
+            data_len=tensor.nbytes,
+        )
+    return bytes(serialize(parts, metadata={_METADATA_KEY: text}))
 
 
 def read_tensor_file(

@@ -17,7 +17,7 @@ from envs.errors import EnvironmentFailure, EnvironmentSetupError
 from mgrl_cli.errors import MgrlError, UsageError, WorkerError
 from mgrl_cli.runtime.lifeline import Lifeline, begin
 from mgrl_cli.runtime.messages import Order, Report, WorkerFailure
-from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepare_torch
+from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepared_torch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a run to stop. A terminal sends them to the whole process group, but only the
@@ -82,7 +82,6 @@ def _worker_main(plan: WorkerPlan, connection: Connection, log: Path) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see `stop_signals_held_back`
     _send_output_to(log)
     os.chdir(plan.run.logs)  # MuJoCo drops its log file into the working directory
-    prepare_torch()
 
     def ask(report: Report) -> Order:
         connection.send(report)
@@ -90,7 +89,8 @@ def _worker_main(plan: WorkerPlan, connection: Connection, log: Path) -> None:
         return order
 
     try:
-        Worker(plan).run(ask, connection.send)
+        with prepared_torch():
+            Worker(plan).run(ask, connection.send)
         connection.send(None)
     except (EOFError, BrokenPipeError):
         sys.exit(1)  # the coordinator is gone

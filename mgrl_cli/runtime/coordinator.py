@@ -27,7 +27,7 @@ from mgrl_cli.runtime.messages import Order, Report, Saved
 from mgrl_cli.runtime.pulse import PulseBoard, Watchdog
 from mgrl_cli.runtime.recorder import record_event
 from mgrl_cli.runtime.stop import StopRequest
-from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepare_torch
+from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepared_torch
 from mgrl_cli.telemetry import AgentSnapshot, AgentState, ObjectiveSnapshot, RunSnapshot
 
 
@@ -132,7 +132,6 @@ class Coordinator:
 
     def _run_here(self, generation: Generation, pulses: PulseBoard) -> None:
         """Run all agents in this process: the serial twin, with identical results."""
-        prepare_torch()
 
         def ask(report: Report) -> Order:
             order = generation.order([report])
@@ -142,7 +141,8 @@ class Coordinator:
         def hand_in(saved: Saved) -> None:
             generation.commit([saved])
 
-        Worker(self._worker_plan(generation, pulses, 0)).run(ask, hand_in)
+        with prepared_torch():
+            Worker(self._worker_plan(generation, pulses, 0)).run(ask, hand_in)
         self._show(generation)
 
     def _worker_plan(self, generation: Generation, pulses: PulseBoard, number: int) -> WorkerPlan:

@@ -123,6 +123,7 @@ class Crew:
                     self._generation.commit(self._saved)
                     self._saved = []
             case _:
+                self._watchdog.note_report(handle.number)
                 self._reports[handle.number] = message
                 if len(self._reports) == len(self._handles):
                     self._give_order()

@@ -84,6 +84,10 @@ class Watchdog:
         """Return the agent that a worker works for, or last worked for."""
         return int(self._rows[worker][_AGENT])
 
+    def note_report(self, worker: int) -> None:
+        """Take note that a worker has reported, so that it is no longer starting."""
+        self._limit_s[worker] = self._timeout_s
+
     def look(self, passed_s: float, at_rest: Collection[int]) -> int | None:
         """Return a worker that hangs, if any.
 
@@ -91,8 +95,6 @@ class Watchdog:
             passed_s: time since the last look.
             at_rest: workers that have reported and wait for the coordinator, or have finished.
         """
-        for worker in at_rest:
-            self._limit_s[worker] = self._timeout_s
         for worker, row in enumerate(self._rows):
             beats = int(row[_BEATS])
             if worker in at_rest or beats != self._beats[worker]:

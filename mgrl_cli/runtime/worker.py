@@ -4,7 +4,8 @@ A round is play, then updates in lock-step, then evaluation and a commit of the 
 or where a stop was asked for, the worker rests: it reports and does what it is told.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -265,7 +266,17 @@ class Worker:
         return saved
 
 
-def prepare_torch() -> None:
-    """Make torch's results independent of the machine's idle cores, and denormals cheap."""
+@contextmanager
+def prepared_torch() -> Generator[None]:
+    """Make torch's results independent of the machine's idle cores, and denormals cheap.
+
+    Afterwards this process is as it was: the serial twin runs inside somebody else's.
+    """
+    threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)

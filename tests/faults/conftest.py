@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from gymnasium.envs.registration import registry
 
-from tests.faults.tally import IS_CAMPAIGN, table, write_table
+from tests.faults.tally import IS_CAMPAIGN, table
 
 _SOURCE = Path(__file__).with_name("faulty_environments.py")
 _MODULE, _ID = "faulty_module", "Faulty-v0"
@@ -37,4 +37,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("faults: survived of tried")
         for line in table():
             terminalreporter.write_line(line)
-        write_table()

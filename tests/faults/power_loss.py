@@ -12,6 +12,7 @@ know what the files mean.
     journal.cut(other_destination, rng)     # some of what was not synced had reached the disk
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -137,7 +138,8 @@ def _surviving_names(synced: Listing, now: Listing, rng: np.random.Generator | N
 def _surviving_content(synced: bytes, now: bytes | None, rng: np.random.Generator | None) -> bytes:
     if rng is None or now is None or now == synced:
         return synced
-    kept = len(synced) if now.startswith(synced) else 0  # what was appended to stays
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(synced, now, strict=False))
+    kept = sum(1 for _ in same)  # what nobody touched stays
     torn = now[: kept + (len(now) - kept) // 2]
     return (synced, torn, now)[rng.integers(3)]
 

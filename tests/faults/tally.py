@@ -1,19 +1,18 @@
-"""How often a fault was tried and survived: one trial of each in the suite, many in the campaign.
+"""How often a fault was tried and survived: few trials of each in the suite, many in the campaign.
 
-`make test-faults` sets MGRL_FAULTS=campaign, prints the table and writes it where MGRL_FAULTS_TABLE
-says.
+`make test-faults` names a file in MGRL_FAULTS. Every trial adds a line to it, from whichever
+process, and the session ends with a table of what it holds.
 """
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-IS_CAMPAIGN = os.environ.get("MGRL_FAULTS") == "campaign"
-
-_tried: dict[str, int] = {}
-_survived: dict[str, int] = {}
+_FILE = os.environ.get("MGRL_FAULTS")
+IS_CAMPAIGN = _FILE is not None
 
 
 def trials(campaign: int, suite: int = 1) -> int:
@@ -24,23 +23,28 @@ def trials(campaign: int, suite: int = 1) -> int:
 @contextmanager
 def trial(row: str, number: int = 1) -> Iterator[None]:
     """Count trials of a row of the table in docs/reliability.md; survived if nothing is raised."""
-    _tried[row] = _tried.get(row, 0) + number
-    _survived.setdefault(row, 0)
-    yield
-    _survived[row] += number
+    survived = 0
+    try:
+        yield
+        survived = number
+    finally:
+        _note({"row": row, "tried": number, "survived": survived})
 
 
 def table() -> list[str]:
-    """Return one line per row that was tried."""
-    return [f"{row:<60} {_survived[row]:>6} of {_tried[row]:>6}" for row in sorted(_tried)]
+    """Return one line per row that the campaign has tried so far."""
+    if _FILE is None:
+        return []
+    tried: Counter[str] = Counter()
+    survived: Counter[str] = Counter()
+    for line in Path(_FILE).read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        tried[entry["row"]] += entry["tried"]
+        survived[entry["row"]] += entry["survived"]
+    return [f"{row:<60} {survived[row]:>6} of {tried[row]:>6}" for row in sorted(tried)]
 
 
-def write_table() -> None:
-    """Append this session's figures to the file that the campaign names, if any."""
-    path = os.environ.get("MGRL_FAULTS_TABLE")
-    if path is None:
-        return
-    with Path(path).open("a", encoding="utf-8") as file:
-        for row in sorted(_tried):
-            entry = {"row": row, "tried": _tried[row], "survived": _survived[row]}
+def _note(entry: dict[str, object]) -> None:
+    if _FILE is not None:
+        with Path(_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

@@ -183,7 +183,7 @@ def test_a_constructor_that_fails_ends_with_exit_code_5_before_there_is_a_run(
 def test_failures_are_the_same_in_worker_processes(faulty, tmp_path):
     with trial("22 environment raises now and then, in processes"):
         broken = {"id": faulty, "kwargs": {"fault": "raise_step", "rate": 0.02}}
-        config = population(HEALTHY, broken)
+        config = population(HEALTHY, broken, assignments=(NO_UPDATES,))
         serial = run_tiny(config, tmp_path, "serial", workers=0)
         parallel = run_tiny(config, tmp_path, "parallel", workers=2)
         assert failed_episodes(parallel, 1) >= 1
@@ -193,11 +193,11 @@ def test_failures_are_the_same_in_worker_processes(faulty, tmp_path):
 def test_a_run_that_lost_an_agent_is_continued_exactly(faulty, tmp_path):
     with trial("22 quarantine, then a stop and a resume"):
         broken = {"id": faulty, "kwargs": {"fault": "raise_step"}}
-        config = population(HEALTHY, broken, assignments=EVERY_CHECKPOINT)
+        config = population(HEALTHY, broken, steps=120, assignments=EVERY_CHECKPOINT)
         whole = run_tiny(config, tmp_path, "whole", workers=0)
         run = claim_run(config, tmp_path, "run")
         with pytest.raises(Interrupted):
-            meta_train(config, run, StopAfterRound(2), workers=0)
+            meta_train(config, run, StopAfterRound(1), workers=0)
         progress = Remembering()
         resume(run, progress, workers=0, say=lambda _: None)
         assert fingerprint(run) == fingerprint(whole)

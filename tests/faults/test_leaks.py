@@ -12,9 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import Interrupted
+from mgrl_cli.run_dir.tensor_file import tensor_file_bytes
 from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.runtime.resumption import resume
 from mgrl_cli.telemetry import RunSnapshot
@@ -92,6 +94,19 @@ def test_many_rounds_hold_no_more_than_a_few(faulty: str, tmp_path: Path) -> Non
         slope_mb = 1000 * float(np.polyfit(later, resident_mb, 1)[0])
         # 60 rounds say little of memory: only what would be gigabytes soon shows in them.
         assert slope_mb < (1.0 if IS_CAMPAIGN else 100.0), f"{slope_mb:.2f} MB per 1000 rounds"
+
+
+def test_tensors_of_ever_new_sizes_leave_no_types_behind() -> None:
+    """As the replay's tail does, of which every checkpoint holds more or fewer rows."""
+
+    def ctypes_types() -> int:
+        gc.collect()
+        return sum(type(each).__name__.startswith("PyC") for each in gc.get_objects())
+
+    before = ctypes_types()
+    for size in range(10_000, 10_020):
+        tensor_file_bytes({"tail": torch.zeros(size)}, {})
+    assert ctypes_types() == before
 
 
 def start_and_stop(config: RunConfig, runs_dir: Path, name: str, workers: int) -> None:

@@ -1,11 +1,12 @@
 """The machine loses power while a run goes on: what had reached the disk is enough to go on.
 
-Two courses are taken, in this process: a run from its claim to its end; and one with full replay
-chunks that a crash left before its last checkpoint, continued from there. Each is stopped at a
-random operation, and of what was not synced by then a random part survives, or none of it. Event
-files and logs are left out: nothing is continued from them.
+Two courses are taken, in this process: a run from its claim to its end; and one that a crash left,
+continued over the end of the first replay chunk. Each is stopped at a random operation, and of what
+was not synced by then a random part survives, or none of it. Event files and logs are left out:
+nothing is continued from them.
 """
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,21 +89,27 @@ def from_the_claim(tmp_path_factory: pytest.TempPathFactory) -> Course:
 
 
 @pytest.fixture(scope="module")
-def with_full_chunks(tmp_path_factory: pytest.TempPathFactory) -> Course:
+def over_the_end_of_a_chunk(tmp_path_factory: pytest.TempPathFactory) -> Course:
     crashed = crashed_run(tmp_path_factory)
+
+    def prepare(runs_dir: Path) -> RunDirectory:
+        run = crashed.copy(runs_dir / "run")
+        shutil.rmtree(checkpoint_paths(run)[-1])
+        return run
+
     runs_dir = tmp_path_factory.mktemp("counted")
-    run = crashed.copy(runs_dir / "run")
-    manifest = read_manifest(checkpoint_paths(run)[-1] / MANIFEST_NAME)
-    assert all(CHUNK_ROWS < replay.rows < 2 * CHUNK_ROWS for replay in manifest.replay.values())
+    run = prepare(runs_dir)
+    assert full_chunks(run) == {0}
     with count_operations(runs_dir) as operations:
         continue_run(runs_dir)
-    return Course(
-        prepare=lambda runs_dir: crashed.copy(runs_dir / "run"),
-        go=continue_run,
-        whole=crashed.undisturbed,
-        num_operations=len(operations),
-        first_saved=0,
-    )
+    assert full_chunks(run) == {1}
+    return Course(prepare, continue_run, crashed.undisturbed, len(operations), first_saved=0)
+
+
+def full_chunks(run: RunDirectory) -> set[int]:
+    """Return how many full chunks of steps the newest checkpoint names for its agents."""
+    manifest = read_manifest(checkpoint_paths(run)[-1] / MANIFEST_NAME)
+    return {replay.rows // CHUNK_ROWS for replay in manifest.replay.values()}
 
 
 def stop(course: Course, runs_dir: Path, at: int) -> Journal:
@@ -139,7 +146,7 @@ def leftovers(run: RunDirectory) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("name", ["from_the_claim", "with_full_chunks"])
+@pytest.mark.parametrize("name", ["from_the_claim", "over_the_end_of_a_chunk"])
 @pytest.mark.parametrize("seed", range(STOPS))
 def test_a_power_loss_loses_nothing_that_was_saved(
     request: pytest.FixtureRequest, tmp_path: Path, name: str, seed: int

@@ -271,7 +271,7 @@ JSON_VALUES = st.one_of(
     st.booleans(),
     st.integers(-(2**70), 2**70),
     st.integers(0, 5000),
-    st.floats(),
+    st.floats(allow_subnormal=False),  # serial runs of other tests make torch flush them
     st.text(max_size=8),
     st.sampled_from(["bytes", "crc32c", "float32", "bool", "big", "array", "group", "NaN"]),
     st.just(json.dumps(BIG)).map(json.loads),

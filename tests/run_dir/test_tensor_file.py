@@ -131,6 +131,10 @@ def test_the_same_input_gives_the_same_bytes_in_whatever_order() -> None:
     assert tensor_file_bytes(tensors(), DOCUMENT | {"agents": 3}) != content
 
 
+def test_a_file_is_the_one_that_safetensors_would_write() -> None:
+    assert tensor_file_bytes(tensors(), DOCUMENT) == save(tensors(), metadata={"mgrl": TEXT})
+
+
 def test_strides_sharing_and_gradients_do_not_matter() -> None:
     whole = torch.arange(6.0).reshape(2, 3).requires_grad_()
     plain = {"a": whole.detach().clone(), "b": torch.tensor([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]])}
