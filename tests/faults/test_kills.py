@@ -35,7 +35,7 @@ from tests.faults.processes import (
 )
 from tests.faults.tally import IS_CAMPAIGN, trial, trials
 
-LATEST_S = 12.0 if IS_CAMPAIGN else 4.0
+LATEST_S = 8.0 if IS_CAMPAIGN else 4.0
 """Deaths come between 0.1 s after a start and then."""
 REFUSED_WITHIN_S = 3.0
 
@@ -113,10 +113,10 @@ def lives() -> list[list[Death]]:
             [all_at_any_time, main_at_any_time],
         ]
     numbers = {
-        all_at_any_time: 120,
+        all_at_any_time: 110,
         all_in_a_save: 20,
-        main_at_any_time: 50,
-        main_while_workers_start: 20,
+        main_at_any_time: 30,
+        main_while_workers_start: 10,
     }
     deaths = [death for death, number in numbers.items() for _ in range(number)]
     random.Random(0).shuffle(deaths)
