@@ -113,7 +113,7 @@ class Coordinator:
             self._answer_loss(loss)
             return False
         except StorageError as error:
-            raise StorageError(f"{error}; {self._how_to_continue()}") from error
+            raise StorageError(f"{str(error).rstrip('.')}; {self._how_to_continue()}") from error
         return True
 
     def _run_workers(self, generation: Generation) -> None:

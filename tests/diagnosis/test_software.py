@@ -52,7 +52,7 @@ def test_python_must_be_new_enough(version: str, status: str) -> None:
 def test_a_required_package_that_is_not_there_is_missing() -> None:
     check = judged({"safetensors": ABSENT})["safetensors"]
     assert (check.status, check.finding) == ("missing", "not installed")
-    assert check.remedy == "pip install 'safetensors>=0.5'"
+    assert check.remedy == "pip install 'safetensors>=0.8'"
 
 
 def test_a_required_package_that_cannot_be_imported_is_missing() -> None:
