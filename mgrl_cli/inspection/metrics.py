@@ -53,7 +53,10 @@ def figure(row: Record, key: str) -> float:
     """Return a number, NaN where there is none."""
     value = row.get(key)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # somebody wrote hundreds of digits
+            return math.nan
     return math.nan
 
 

@@ -4,6 +4,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import machinery
 from pathlib import Path
 from typing import final
 
@@ -197,6 +198,25 @@ def find_run(name_or_path: str, runs_dir: Path) -> RunDirectory:
     raise FileError(
         f"no run '{name_or_path}' here or in '{runs_dir}'.{did_you_mean(name_or_path, known)}"
     )
+
+
+def refuse_code(run: RunDirectory) -> None:
+    """Check that nothing inside the run directory could be imported by Python.
+
+    A run's settings may name `module:Name-v0`. The module is to be the user's own, never one that
+    came with a stranger's run.
+
+    Raises:
+        FileError: a file is named like a module.
+    """
+    suffixes = tuple(machinery.all_suffixes())
+    for _, _, names in os.walk(run.path):
+        for name in names:
+            if name.endswith(suffixes):
+                raise FileError(
+                    f"run '{run.path}' holds the program '{name}', expected none; "
+                    "remove it, or move it out of the run if it is yours"
+                )
 
 
 def refuse_links(run: RunDirectory) -> None:

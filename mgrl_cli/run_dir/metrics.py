@@ -15,6 +15,10 @@ from mgrl_cli.errors import FileError, StorageError
 Record = dict[str, object]
 """One line of a metrics file: what one agent did in one round."""
 
+_LARGEST_COUNT = 2**63
+_LARGEST_FIGURE = 1e100
+"""Far beyond anything in float32, and far from where sums and axes of figures overflow."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationRow:
@@ -166,7 +170,7 @@ def _text(record: Mapping[str, object], key: str) -> str:
 
 def _count(record: Mapping[str, object], key: str) -> int:
     value = _value(record, key)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= _LARGEST_COUNT:
         raise _wrong_kind(record, key, "a whole number")
     return value
 
@@ -177,4 +181,6 @@ def _figure(record: Mapping[str, object], key: str) -> float:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong_kind(record, key, "a number or null")
+    if abs(value) > _LARGEST_FIGURE:
+        raise _wrong_kind(record, key, "a number that a run can measure")
     return float(value)

@@ -41,7 +41,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""In the order in which a file holds them: the widest first, so that all are aligned."""
+"""What a file may hold, by the format's own names."""
 
 
 def canonical_json(document: Mapping[str, Any]) -> str:

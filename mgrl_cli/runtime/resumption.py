@@ -10,7 +10,7 @@ from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.atomic import remove_unfinished
 from mgrl_cli.run_dir.build import this_build
 from mgrl_cli.run_dir.checkpoints import Checkpoint, CheckpointStore
-from mgrl_cli.run_dir.layout import RunDirectory, refuse_links
+from mgrl_cli.run_dir.layout import RunDirectory, refuse_code, refuse_links
 from mgrl_cli.run_dir.lock import locked
 from mgrl_cli.run_dir.manifest import OBJECTIVE_NAME
 from mgrl_cli.run_dir.settings import read_settings, settings_sha256
@@ -45,10 +45,12 @@ def standing_of(run: RunDirectory) -> Standing:
     """Return how far a run has come; reads only.
 
     Raises:
-        FileError: settings or checkpoints are damaged, or do not belong together.
+        FileError: settings or checkpoints are damaged, or do not belong together; or the run came
+            with a program.
         UsageError: a setting is invalid.
         StorageError: the operating system refused.
     """
+    refuse_code(run)
     config = read_settings(run)
     checkpoint, problems = CheckpointStore(run, keep=config.checkpoints.keep).newest()
     if checkpoint is None and _has_metrics(run):

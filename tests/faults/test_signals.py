@@ -16,6 +16,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from mgrl_cli.errors import Interrupted
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.runtime.resumption import standing_of
@@ -34,6 +35,7 @@ from tests.faults.processes import (
 )
 from tests.faults.tally import IS_CAMPAIGN, trial, trials
 from tests.runtime.conftest import Remembering, tiny_config
+from tests.runtime.stopping import StopAfterRound
 
 LATEST_S = 12.0 if IS_CAMPAIGN else 0.5
 HANG_TIMEOUT_S = 2.0
@@ -202,6 +204,7 @@ def begun(
         yield process, run
 
 
+@pytest.mark.skipif(not IS_CAMPAIGN, reason="the suite sends it to a run in its own process")
 def test_a_hang_up_of_the_whole_group_saves_and_ends_with_its_exit_code(tmp_path: Path) -> None:
     with trial("30 SIGHUP"), begun(tmp_path) as (process, run):
         os.killpg(process.pid, signal.SIGHUP)
@@ -212,6 +215,18 @@ def test_a_hang_up_of_the_whole_group_saves_and_ends_with_its_exit_code(tmp_path
         assert f"mgrl resume {run.path}" in line
         assert_soon_gone(process.pid)
         assert_saved_and_exact(run)
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+def test_every_stop_signal_has_its_exit_code(
+    tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    progress = StopAfterRound(1, number)
+    run = claim_run(tiny_config(), tmp_path, "run")
+    with pytest.raises(Interrupted, match=number.name) as caught:
+        meta_train(tiny_config(), run, progress, workers=0)
+    assert caught.value.exit_code == exit_code
+    assert standing_of(run).rounds == 1
 
 
 def test_a_run_under_nohup_outlives_its_terminal_until_it_is_terminated(tmp_path: Path) -> None:
@@ -241,8 +256,6 @@ def test_a_signal_while_workers_still_import_is_not_answered_by_waiting_for_them
         assert "SIGINT" in line
         assert f"mgrl resume {run.path}" in line
         assert_soon_gone(process.pid)
-    finish(run)
-    assert_exact_and_clean(run)
 
 
 def test_a_clock_that_is_put_back_makes_no_figure_negative(

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgrl_cli.config import RunConfig
+from mgrl_cli.cli import main
+from mgrl_cli.config import EnvConfig, RunConfig
 from mgrl_cli.errors import FileError, Interrupted, RunLockedError
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.checkpoints import checkpoint_paths
@@ -206,3 +207,15 @@ def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def test_a_program_that_came_with_a_run_is_never_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny_config().model_copy(update={"envs": [EnvConfig(id="evil:Evil-v0")]})
+    run = claim_run(settings, tmp_path, "stranger")
+    canary = tmp_path / "canary"
+    (run.path / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
+    monkeypatch.chdir(run.path)
+    assert main(["resume", "."]) == 4
+    assert not canary.exists()
