@@ -50,16 +50,12 @@ def _table(lines: "Iterable[RunLine]") -> "Table":
     from mgrl_cli.ui.number_text import MISSING, duration_text
 
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for name, justify in (
-        ("run", "left"),
-        ("kind", "left"),
-        ("environments", "left"),
-        ("agents", "right"),
-        ("rounds", "right"),
-        ("time", "right"),
-        ("state", "left"),
-    ):
-        table.add_column(name, justify=justify, style="bold" if name == "run" else "")
+    table.add_column("run", style="bold")
+    for name in ("kind", "environments"):
+        table.add_column(name)
+    for name in ("agents", "rounds", "time"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
     for line in lines:
         left_out = f" (-{line.quarantined})" if line.quarantined else ""
         table.add_row(
