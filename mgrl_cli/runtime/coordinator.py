@@ -150,6 +150,9 @@ class Coordinator:
         params = self._plan.objective_params
         if generation.exchange is not None:
             params = {spec.agent_id: generation.exchange.params for spec in specs}
+        start = self._start
+        if start is not None:  # workers have another working directory
+            start = replace(start, path=start.path.resolve())
         return WorkerPlan(
             number=number,
             config=self._plan.config,
@@ -158,7 +161,7 @@ class Coordinator:
             shape=self._plan.shape,
             objective_params={spec.agent_id: params[spec.agent_id] for spec in specs},
             exchange=generation.exchange,
-            checkpoint=self._start,
+            checkpoint=start,
             board=self._board,
             pulses=pulses,
             stop=self._stop,

@@ -78,9 +78,14 @@ def test_a_stop_in_the_middle_of_updates_loses_none_of_them(
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_a_run_is_continued_exactly_by_any_number_of_workers(
-    config: RunConfig, whole: dict[str, object], tmp_path: Path, workers: int
+    config: RunConfig,
+    whole: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
 ) -> None:
-    run = claim_run(config, tmp_path, "run")
+    monkeypatch.chdir(tmp_path)  # as by default: a relative path, which workers see from elsewhere
+    run = claim_run(config, Path("runs"), "run")
     with pytest.raises(Interrupted), signal_after(0.5):
         train(config, run)
     train(config, run, workers)
