@@ -129,8 +129,6 @@ class ObjectiveConfig(_Section):
     """Next value shown at a terminal step: zero, or the batch mean (reference code)."""
     bound: PositiveFloat = 1000.0
     """Losses lie in (-bound, bound)."""
-    compiled: bool = True
-    """Use compiled kernels where numba is installed; equal to plain torch up to rounding."""
     padding_first: bool = False
     """Let padding enter the reversed LSTM first, as the reference code does."""
 
@@ -221,6 +219,8 @@ class RunConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    compiled: bool = True
+    """Use compiled kernels where numba is installed; equal to plain torch up to rounding."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

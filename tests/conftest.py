@@ -11,13 +11,18 @@ import numpy as np
 import psutil
 import pytest
 
+HIDDEN = 8
+"""Units of policy and critic in the runs of tests; another width would compile kernels anew."""
+
 
 def pytest_sessionstart() -> None:
-    """Compile the objective's kernels before any test's clock runs: a minute on a new machine."""
+    """Compile the kernels before any test's clock runs: a minute on a new machine."""
     from mgrl_cli.algorithm.fused.objective import prepare
     from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+    from mgrl_cli.algorithm.trunk import Trunk
 
     prepare(ObjectiveNetwork(compiled=True))
+    Trunk(1, HIDDEN, 1, compiled=True).prepare()
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def no_process_is_left_behind() -> Iterator[None]:
         # Python's own helper: it lives until this process ends, to clean up after it.
         if not _is_resource_tracker(child)
     ]
-    _, alive = psutil.wait_procs(children, timeout=3)
+    _, alive = psutil.wait_procs(children, timeout=30)
     left = [f"{child.pid}: {_command_line(child)}" for child in alive]
     for child in alive:
         child.kill()

@@ -11,22 +11,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean, mean_weights
+from mgrl_cli.algorithm.adam import Adam, is_finite_squared
+from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean
 from mgrl_cli.algorithm.meta_gradient import (
     MetaGradient,
     MetaProblem,
     VirtualStep,
     clipped,
+    gain,
     meta_gradient,
 )
-from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork
+from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork, PolicyTape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.objectives import (
     CriticObjective,
     Objective,
     PolicyEvidence,
     annealed_loss,
-    pre_activation_penalty,
+    pre_activation_penalty_gradient,
 )
 from mgrl_cli.algorithm.td3 import (
     clipped_double_q_target,
@@ -56,8 +58,9 @@ class Learner:
     ) -> None:
         """Draw fresh networks from `rng`."""
         self._config = config
-        self.policy = PolicyNetwork(obs_size, act_size, config.policy.hidden)
-        self.critic = CriticNetwork(obs_size, act_size, config.critic.hidden)
+        compiled = config.compiled
+        self.policy = PolicyNetwork(obs_size, act_size, config.policy.hidden, compiled=compiled)
+        self.critic = CriticNetwork(obs_size, act_size, config.critic.hidden, compiled=compiled)
         self.renew_policy(rng)
         self.renew_critic(rng)
 
@@ -67,23 +70,23 @@ class Learner:
             rng, last_layer_scale=self._config.policy.last_layer_scale
         )
         self.policy_target = self.policy_params.clone()
-        self._policy_optimizer = _adam(self.policy_params, self._config.policy.learning_rate)
+        self._policy_adam = Adam(self.policy_params, self._config.policy.learning_rate)
 
     def renew_critic(self, rng: np.random.Generator) -> None:
         """Replace θ, θ⁻ and the critic's Adam state by fresh ones."""
         self.critic_params = self.critic.initialise_twins(rng)
         self.critic_target = self.critic_params.clone()
-        self._critic_optimizer = _adam(self.critic_params, self._config.critic.learning_rate)
+        self._critic_adam = Adam(self.critic_params, self._config.critic.learning_rate)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that learning changes, by name: the tensors themselves, no copies."""
         return {
             "policy.params": self.policy_params,
             "policy.target": self.policy_target,
-            **_adam_tensors("policy", self._policy_optimizer, self.policy_params),
+            **{f"policy.{name}": state for name, state in self._policy_adam.tensors().items()},
             "critic.params": self.critic_params,
             "critic.target": self.critic_target,
-            **_adam_tensors("critic", self._critic_optimizer, self.critic_params),
+            **{f"critic.{name}": state for name, state in self._critic_adam.tensors().items()},
         }
 
     def act(self, obs: np.ndarray) -> np.ndarray:
@@ -92,8 +95,8 @@ class Learner:
         return self.policy.forward(self.policy_params, rows).action.squeeze(0).numpy()
 
     def q_first(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Return Q_θ1(s, a) with θ as it stands."""
-        return self.critic.first(self.critic_params, obs, action)
+        """Return Q_θ1(s, a) with θ as it stands, differentiable once and in the action only."""
+        return self.critic.first_once(self.critic_params, obs, action)
 
     def update_critic(
         self, batch: Transitions, noise: Float[Tensor, "rows act"]
@@ -120,9 +123,8 @@ class Learner:
         tape = self.critic.forward(self.critic_params, batch.obs, batch.action)
         over_padding = self._config.windows.mean_over_padding
         loss = twin_critic_loss(tape.q, target, batch.is_valid, over_padding=over_padding)
-        weight = mean_weights(batch.is_valid, over_padding=over_padding)
-        gradient = self.critic.vjp(tape, 2.0 * weight * (tape.q - target))
-        return loss.item(), _descend(self._critic_optimizer, self.critic_params, gradient)
+        gradient = self.critic.vjp(tape, loss.slope)
+        return loss.value.item(), _descend(self._critic_adam, gradient)
 
     def update_policy(
         self, windows: Windows, objective: Objective, objective_share: float
@@ -134,10 +136,20 @@ class Learner:
             objective: what drives the policy.
             objective_share: p of the annealing; below 1 the critic's -Q is mixed in.
         """
+        tape, evidence, loss, action_gradient = self._descent(windows, objective, objective_share)
+        gradient = self.policy.vjp(tape, action_gradient, self._penalty_gradient(windows, tape))
+        applied = _descend(
+            self._policy_adam, clipped(gradient, limit=self._config.policy.clip_norm)
+        )
+        slack = 1.0 - evidence.policy_action.detach().square().mean(dim=-1)
+        return PolicyUpdate(loss, masked_mean(slack, windows.is_valid).item(), applied)
+
+    def _descent(
+        self, windows: Windows, objective: Objective, objective_share: float = 1.0
+    ) -> "_Descent":
+        """Return the mean of an objective and its gradient in the policy's actions."""
         tape = self.policy.forward(self.policy_params, windows.obs.flatten(0, 1))
-        lead = windows.obs.shape[:2]
-        actions = tape.action.view(*lead, -1).requires_grad_()
-        pre_activation = tape.pre_activation.view(*lead, -1).requires_grad_()
+        actions = tape.action.view(*windows.obs.shape[:2], -1).requires_grad_()
         evidence = PolicyEvidence(windows, actions, self.q_first)
         losses = objective(evidence)
         if objective_share < 1.0:
@@ -145,26 +157,17 @@ class Learner:
         loss = masked_mean(
             losses, windows.is_valid, over_padding=self._config.windows.mean_over_padding
         )
-        (action_gradient,) = torch.autograd.grad(loss, actions)
-        gradient = self.policy.vjp(
-            tape, action_gradient.flatten(0, 1), self._penalty_gradient(windows, pre_activation)
-        )
-        applied = _descend(
-            self._policy_optimizer,
-            self.policy_params,
-            clipped(gradient, limit=self._config.policy.clip_norm),
-        )
-        slack = 1.0 - evidence.policy_action.detach().square().mean(dim=-1)
-        return PolicyUpdate(loss.item(), masked_mean(slack, windows.is_valid).item(), applied)
+        (gradient,) = torch.autograd.grad(loss, actions)
+        return _Descent(tape, evidence, loss.item(), gradient.flatten(0, 1))
 
-    def _penalty_gradient(self, windows: Windows, pre_activation: Tensor) -> Tensor | None:
+    def _penalty_gradient(self, windows: Windows, tape: PolicyTape) -> Tensor | None:
         """Return the gradient of the pre-activation penalty, [rows, act], where there is one."""
         limit = self._config.policy.pre_activation_limit
         if limit == 0:
             return None
-        penalty = pre_activation_penalty(pre_activation[:, :-1], windows.is_valid, limit=limit)
-        (gradient,) = torch.autograd.grad(penalty, pre_activation)
-        return gradient.flatten(0, 1)
+        pre_activation = tape.pre_activation.view(*windows.obs.shape[:2], -1)[:, :-1]
+        gradient = pre_activation_penalty_gradient(pre_activation, windows.is_valid, limit=limit)
+        return torch.nn.functional.pad(gradient, (0, 0, 0, 1)).flatten(0, 1)
 
     def update_targets(self) -> None:
         """Move both targets towards φ and θ."""
@@ -197,52 +200,32 @@ class Learner:
         self, network: ObjectiveNetwork, result: MetaGradient, batches: Sequence[Windows]
     ) -> float:
         """Return J(φ_0) - J(φ_K) of a meta-gradient's virtual step."""
-        problem = self.meta_problem(network)
-        with torch.no_grad():
-            before = problem.meta_loss(self.policy_params, batches)
-            after = problem.meta_loss(result.virtual_policy, batches)
-        return (before - after).item()
+        return gain(self.meta_problem(network), self.policy_params, result, batches)
 
     def cosine_with_critic(self, windows: Windows, objective: Objective) -> float:
         """Return the cosine of the objective's with the critic's policy gradient; 0 if one is 0."""
-        gradients: list[Tensor] = []
-        for each in (objective, CriticObjective()):
-            phi = self.policy_params.detach().requires_grad_()
-            evidence = PolicyEvidence(windows, self.policy(phi, windows.obs), self.q_first)
-            loss = masked_mean(each(evidence), windows.is_valid)
-            gradients.extend(torch.autograd.grad(loss, phi))
-        return torch.cosine_similarity(gradients[0], gradients[1], dim=0).item()
+        ours, critics = (
+            self.policy.vjp(descent.tape, descent.action_gradient)
+            for descent in (
+                self._descent(windows, objective),
+                self._descent(windows, CriticObjective()),
+            )
+        )
+        return torch.cosine_similarity(ours, critics, dim=0).item()
 
 
-def _adam(params: Tensor, learning_rate: float) -> torch.optim.Adam:
-    optimizer = torch.optim.Adam(
-        [params], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
-    )
-    # What torch itself would set up at the first step; here from the start, so that every learner
-    # has the same tensors.
-    optimizer.state[params] = {
-        "step": torch.zeros(()),
-        "exp_avg": torch.zeros_like(params),
-        "exp_avg_sq": torch.zeros_like(params),
-    }
-    return optimizer
+class _Descent(NamedTuple):
+    """Where an objective wants the policy's actions to go."""
+
+    tape: PolicyTape
+    evidence: PolicyEvidence
+    loss: float
+    action_gradient: Float[Tensor, "rows act"]
 
 
-def _adam_tensors(name: str, optimizer: torch.optim.Adam, params: Tensor) -> dict[str, Tensor]:
-    state = optimizer.state[params]
-    return {
-        f"{name}.adam_steps": state["step"],
-        f"{name}.first_moment": state["exp_avg"],
-        f"{name}.second_moment": state["exp_avg_sq"],
-    }
-
-
-def _descend(optimizer: torch.optim.Adam, params: Tensor, gradient: Tensor) -> bool:
-    """Make one Adam step in place; a gradient that is not finite changes nothing."""
-    # Squared, as Adam does: a second moment that became infinite would stop its entry for good.
-    if not torch.isfinite(gradient.square().sum()):
-        return False
-    params.grad = gradient
-    optimizer.step()
-    params.grad = None
-    return True
+def _descend(adam: Adam, gradient: Tensor) -> bool:
+    """Make one Adam step; a gradient that is not finite changes nothing."""
+    is_finite = is_finite_squared(gradient)
+    if is_finite:
+        adam.descend(gradient)
+    return is_finite

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from mgrl_cli.algorithm.batches import Windows, masked_mean
-from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork, PolicyTape
+from mgrl_cli.algorithm.networks import CriticNetwork, CriticTape, PolicyNetwork, PolicyTape
 from mgrl_cli.algorithm.objective_curvature import ObjectiveCurvature, objective_curvature
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.objectives import PolicyEvidence
@@ -58,6 +58,10 @@ class MetaProblem:
     def q_first(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return Q_θ1(s, a)."""
         return self.critic.first(self.critic_params, obs, action)
+
+    def q_first_once(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return Q_θ1(s, a), differentiable once and in the action only."""
+        return self.critic.first_once(self.critic_params, obs, action)
 
     def evidence(self, policy_params: Tensor, windows: Windows) -> PolicyEvidence:
         """Return what the objective sees of the policy φ on `windows`."""
@@ -155,23 +159,53 @@ def _virtual_step(
     """Differentiate Σ_valid ℓ in action space, where it stays differentiable, and then to φ."""
     tape = problem.policy.forward(policy_params, windows.obs.flatten(0, 1))
     actions = tape.action.view(*windows.obs.shape[:2], -1)
-    evidence = PolicyEvidence(windows, actions, problem.q_first)
+    evidence = PolicyEvidence(windows, actions, problem.q_first_once)
     curvature = objective_curvature(problem.objective, params, evidence)
     g = problem.policy.vjp(tape, _with_last_step(curvature.action_gradient).flatten(0, 1))
     return _Step(windows, policy_params, tape, curvature, g)
+
+
+class _Judgement(NamedTuple):
+    """The critic's view of a policy on the valid states of all batches."""
+
+    policy_tape: PolicyTape
+    critic_tape: CriticTape
+    weights: Tensor
+    """Of every state in the mean, [rows]."""
+
+
+def _judgement(
+    problem: MetaProblem, policy_params: Tensor, batches: Sequence[Windows]
+) -> _Judgement:
+    obs = torch.cat([windows.obs[:, :-1] for windows in batches]).flatten(0, 1)
+    is_valid = torch.cat([windows.is_valid for windows in batches]).flatten()
+    policy_tape = problem.policy.forward(policy_params, obs)
+    critic_tape = problem.critic.forward(problem.critic_params[:1], obs, policy_tape.action)
+    weights = is_valid.to(obs.dtype) / is_valid.sum().clamp(min=1)
+    return _Judgement(policy_tape, critic_tape, weights)
 
 
 def _meta_loss_gradient(
     problem: MetaProblem, policy_params: Tensor, batches: Sequence[Windows]
 ) -> Tensor:
     """Return ∂J/∂φ_K."""
-    obs = torch.cat([windows.obs[:, :-1] for windows in batches]).flatten(0, 1)
-    is_valid = torch.cat([windows.is_valid for windows in batches]).flatten()
-    policy_tape = problem.policy.forward(policy_params, obs)
-    critic_tape = problem.critic.forward(problem.critic_params[:1], obs, policy_tape.action)
-    q_cotangent = -is_valid.to(obs.dtype) / is_valid.sum().clamp(min=1)
-    action_cotangent = problem.critic.action_vjp(critic_tape, q_cotangent.unsqueeze(0)).squeeze(0)
-    return problem.policy.vjp(policy_tape, action_cotangent)
+    judgement = _judgement(problem, policy_params, batches)
+    q_cotangent = -judgement.weights.unsqueeze(0)
+    action_cotangent = problem.critic.action_vjp(judgement.critic_tape, q_cotangent).squeeze(0)
+    return problem.policy.vjp(judgement.policy_tape, action_cotangent)
+
+
+def gain(
+    problem: MetaProblem,
+    policy_params: Float[Tensor, " policy_param"],
+    result: MetaGradient,
+    batches: Sequence[Windows],
+) -> float:
+    """Return J(φ_0) - J(φ_K): what the virtual step was worth in the critic's eyes."""
+    before = _judgement(problem, policy_params, batches)
+    after = _judgement(problem, result.virtual_policy, batches)
+    difference = (after.critic_tape.q - before.critic_tape.q).squeeze(0)
+    return torch.dot(before.weights, difference).item()
 
 
 def _hessian_vector(

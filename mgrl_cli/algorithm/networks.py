@@ -4,12 +4,13 @@ Each comes in two forms with the same values: calls that autograd differentiates
 `forward` with the first derivatives written out (see `trunk`), which is what training runs.
 """
 
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, cast, final
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mgrl_cli.algorithm.trunk import Trunk, TrunkTape
 
@@ -33,9 +34,12 @@ class CriticTape(NamedTuple):
 class PolicyNetwork:
     """Deterministic policy π_φ(s) = tanh(z_φ(s)), actions in [-1, 1]."""
 
-    def __init__(self, obs_size: int, act_size: int, hidden: int) -> None:
+    def __init__(
+        self, obs_size: int, act_size: int, hidden: int, *, compiled: bool = False
+    ) -> None:
+        """Lay out the network; `compiled` lets `forward` use kernels where it can."""
         self.act_size = act_size
-        self._trunk = Trunk(obs_size, hidden, act_size)
+        self._trunk = Trunk(obs_size, hidden, act_size, compiled=compiled)
         self.layout = self._trunk.layout
 
     def initialise(
@@ -77,13 +81,13 @@ class PolicyNetwork:
         cotangent = action_cotangent * (1.0 - tape.action.square())
         if pre_activation_cotangent is not None:
             cotangent = cotangent + pre_activation_cotangent
-        return self._trunk.vjp(tape.trunk, cotangent.unsqueeze(0)).squeeze(0)
+        return tape.trunk.vjp(cotangent.unsqueeze(0)).squeeze(0)
 
     def jvp(
         self, tape: PolicyTape, direction: Float[Tensor, " param"]
     ) -> Float[Tensor, "rows act"]:
         """Return (∂π/∂φ) · direction at every row."""
-        tangent = self._trunk.jvp(tape.trunk, direction.unsqueeze(0)).squeeze(0)
+        tangent = tape.trunk.jvp(direction.unsqueeze(0)).squeeze(0)
         return tangent * (1.0 - tape.action.square())
 
 
@@ -91,9 +95,12 @@ class PolicyNetwork:
 class CriticNetwork:
     """Action-value Q_θ(s, a). Twin critics are two vectors stacked: θ has shape [2, param]."""
 
-    def __init__(self, obs_size: int, act_size: int, hidden: int) -> None:
+    def __init__(
+        self, obs_size: int, act_size: int, hidden: int, *, compiled: bool = False
+    ) -> None:
+        """Lay out the network; `compiled` lets `forward` use kernels where it can."""
         self._obs_size = obs_size
-        self._trunk = Trunk(obs_size + act_size, hidden, 1)
+        self._trunk = Trunk(obs_size + act_size, hidden, 1, compiled=compiled)
         self.layout = self._trunk.layout
 
     def initialise_twins(self, rng: np.random.Generator) -> Float[Tensor, "2 param"]:
@@ -120,6 +127,15 @@ class CriticNetwork:
         rows = pairs.reshape(-1, pairs.shape[-1])
         return self._trunk(params[:1], rows).view(pairs.shape[:-1])
 
+    def first_once(
+        self,
+        params: Float[Tensor, "2 param"],
+        obs: Float[Tensor, "*lead obs"],
+        action: Float[Tensor, "*lead act"],
+    ) -> Float[Tensor, "*lead"]:
+        """Return `first`, differentiable once and in the action only, from the written-out form."""
+        return cast(Tensor, _FirstOnce.apply(action, self, params, obs))
+
     def forward(
         self,
         params: Float[Tensor, "net param"],
@@ -134,10 +150,37 @@ class CriticNetwork:
         self, tape: CriticTape, q_cotangent: Float[Tensor, "net rows"]
     ) -> Float[Tensor, "net param"]:
         """Return ∂⟨q_cotangent, Q⟩/∂θ."""
-        return self._trunk.vjp(tape.trunk, q_cotangent.unsqueeze(-1))
+        return tape.trunk.vjp(q_cotangent.unsqueeze(-1))
 
     def action_vjp(
         self, tape: CriticTape, q_cotangent: Float[Tensor, "net rows"]
     ) -> Float[Tensor, "net rows act"]:
         """Return ∂⟨q_cotangent, Q⟩/∂a, for each critic."""
-        return self._trunk.input_vjp(tape.trunk, q_cotangent.unsqueeze(-1))[..., self._obs_size :]
+        return tape.trunk.input_vjp(q_cotangent.unsqueeze(-1))[..., self._obs_size :]
+
+
+class _FirstOnce(torch.autograd.Function):
+    """Q_θ1 as a function of the action alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Tensor:
+        """Evaluate (action, network, params, obs) and keep the tape."""
+        action, ctx.network, params, obs = args
+        rows = obs.flatten(0, -2), action.flatten(0, -2)
+        ctx.tape = ctx.network.forward(params[:1], *rows)
+        return ctx.tape.q.view(action.shape[:-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,  # noqa: ANN401
+        *grad_outputs: Any,  # noqa: ANN401
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradient in the action."""
+        (cotangent,) = grad_outputs
+        slope = ctx.network.action_vjp(ctx.tape, cotangent.reshape(1, -1))
+        return slope.view(*cotangent.shape, -1), None, None, None

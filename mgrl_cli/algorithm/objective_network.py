@@ -24,7 +24,8 @@ from mgrl_cli.algorithm.parameters import (
     linear_shapes,
 )
 
-_VARIANCE_FLOOR = 1e-8
+VARIANCE_FLOOR = 1e-8
+"""Added to variances of rewards and values: constant ones are normalised to 0."""
 _FORGET_GATE_BIAS = 1.0
 """A constant, not a parameter, as in TensorFlow's LSTMCell."""
 _CLOSED_GATE = -1e9
@@ -166,7 +167,7 @@ class ObjectiveNetwork:
         reward, value, is_valid = signals.reward, signals.value, signals.is_valid
         reward_mean, reward_variance = valid_mean_and_variance(reward, is_valid)
         value_mean, value_variance = valid_mean_and_variance(value, is_valid)
-        value_scale = torch.rsqrt(value_variance + _VARIANCE_FLOOR)
+        value_scale = torch.rsqrt(value_variance + VARIANCE_FLOOR)
         continues = (~signals.terminated).to(value.dtype)
         if self.shape.terminal_value == "zero":
             next_value = (continues * signals.next_value - value_mean) * value_scale
@@ -176,7 +177,7 @@ class ObjectiveNetwork:
         time = torch.arange(steps, dtype=reward.dtype, device=reward.device) / steps
         inputs = torch.stack(
             [
-                (reward - reward_mean) * torch.rsqrt(reward_variance + _VARIANCE_FLOOR),
+                (reward - reward_mean) * torch.rsqrt(reward_variance + VARIANCE_FLOOR),
                 time.expand_as(reward),
                 next_value,
                 (value - value_mean) * value_scale,

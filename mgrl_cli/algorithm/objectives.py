@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mgrl_cli.algorithm.batches import Windows, masked_mean
+from mgrl_cli.algorithm.batches import Windows, mean_weights
 from mgrl_cli.algorithm.fused.objective import fused_losses, supports
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
 
@@ -168,12 +168,16 @@ def annealed_loss(
     return share * learned + (1.0 - share) * critic
 
 
-def pre_activation_penalty(
+def pre_activation_penalty_gradient(
     pre_activation: Float[Tensor, "batch time act"],
     is_valid: Bool[Tensor, "batch time"],
     *,
     limit: float,
-) -> Float[Tensor, ""]:
-    """Return mean_valid max(0, |z| - limit)², which keeps tanh from saturating for good."""
-    excess = (pre_activation.abs() - limit).clamp(min=0.0).square().mean(dim=-1)
-    return masked_mean(excess, is_valid)
+) -> Float[Tensor, "batch time act"]:
+    """Return the gradient in z of mean_valid mean_j max(0, |z_j| - limit)².
+
+    The penalty keeps tanh from saturating for good.
+    """
+    excess = pre_activation - pre_activation.clamp(-limit, limit)
+    weights = mean_weights(is_valid).unsqueeze(-1)
+    return torch.where(is_valid.unsqueeze(-1), 2.0 / excess.shape[-1] * weights * excess, 0.0)

@@ -5,11 +5,11 @@ y  = r + γ (1 - terminated) · min_i Q_θi⁻(s', a')
 L  = Σ_i mean_valid (Q_θi(s, a) - y)²
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-from mgrl_cli.algorithm.batches import masked_mean
 
 
 def smoothed_target_action(
@@ -49,19 +49,26 @@ def clipped_double_q_target(
     return reward + discount * bootstrap + terminal_bonus * is_terminal
 
 
+class CriticLoss(NamedTuple):
+    """L_Q and how it changes with the critics' values."""
+
+    value: Float[Tensor, ""]
+    slope: Float[Tensor, "2 rows"]
+    """∂L_Q/∂q; 0 at padded rows."""
+
+
 def twin_critic_loss(
     q: Float[Tensor, "2 rows"],
     target: Float[Tensor, " rows"],
     is_valid: Bool[Tensor, " rows"],
     *,
     over_padding: bool = False,
-) -> Float[Tensor, ""]:
-    """Return Σ_i mean_valid (Q_θi(s, a) - y)²."""
-    error = (q - target).square()
-    return sum(
-        (masked_mean(each, is_valid, over_padding=over_padding) for each in error),
-        start=error.new_zeros(()),
-    )
+) -> CriticLoss:
+    """Return Σ_i mean_valid (Q_θi(s, a) - y)²; over all rows instead if `over_padding`."""
+    error = torch.where(is_valid, q - target, 0.0)
+    count = is_valid.numel() if over_padding else is_valid.sum().clamp(min=1)
+    share = error / count
+    return CriticLoss((error * share).sum(), 2.0 * share)
 
 
 @torch.no_grad()

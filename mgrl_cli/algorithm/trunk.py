@@ -2,19 +2,21 @@
 
     x → [Linear → ReLU → LayerNorm] × 2 → Linear         (paper Table 3)
 
-`Trunk.__call__` is plain differentiable torch. `forward`, `vjp` and `jvp` compute the same values
-and first derivatives without autograd: the formulas are short, and at laptop sizes autograd's
-bookkeeping costs as much as the arithmetic. Parameters are [net, param], so twin critics are one
-batched product; a single network is [1, param].
+`Trunk.__call__` is plain differentiable torch. `forward` returns a tape with the same values and
+their first derivatives, without autograd: the formulas are short, and at laptop sizes autograd's
+bookkeeping costs as much as the arithmetic. The tape is one of compiled kernels where these are
+wanted and can be had, else of torch operations. Parameters are [net, param], so twin critics are
+one batched product; a single network is [1, param].
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mgrl_cli.algorithm.fused.trunk import FusedTape, supports
 from mgrl_cli.algorithm.parameters import (
     LAYER_NORM_EPSILON,
     ParameterLayout,
@@ -24,6 +26,89 @@ from mgrl_cli.algorithm.parameters import (
 )
 
 _LAYERS = (1, 2)
+
+
+@runtime_checkable  # the tests check types at run time
+class TrunkTape(Protocol):
+    """A forward pass, kept for its derivatives; the parameters must not change meanwhile."""
+
+    @property
+    def output(self) -> Float[Tensor, "net rows out"]:
+        """The trunk's output."""
+        ...
+
+    def vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net param"]:
+        """Return ∂⟨cotangent, output⟩/∂params."""
+        ...
+
+    def input_vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net rows in"]:
+        """Return ∂⟨cotangent, output⟩/∂x."""
+        ...
+
+    def jvp(self, direction: Float[Tensor, "net param"]) -> Float[Tensor, "net rows out"]:
+        """Return (∂output/∂params) · direction."""
+        ...
+
+
+@final
+class Trunk:
+    """One architecture: sizes and the order of its parameters."""
+
+    def __init__(
+        self, width_in: int, hidden: int, width_out: int, *, compiled: bool = False
+    ) -> None:
+        """Lay out the network.
+
+        Args:
+            width_in: inputs.
+            hidden: units of each hidden layer.
+            width_out: outputs.
+            compiled: let `forward` use kernels where they support this width and dtype.
+        """
+        self.width_in = width_in
+        self.hidden = hidden
+        self.width_out = width_out
+        self._compiled = compiled
+        self.layout = ParameterLayout(
+            {
+                **linear_shapes("linear_1", width_in, hidden),
+                **layer_norm_shapes("norm_1", hidden),
+                **linear_shapes("linear_2", hidden, hidden),
+                **layer_norm_shapes("norm_2", hidden),
+                **linear_shapes("output", hidden, width_out),
+            }
+        )
+
+    def parameters(self, params: Float[Tensor, "net param"]) -> dict[str, Tensor]:
+        """Return the named parameters; vectors get a row axis to broadcast over."""
+        return {
+            name: view if name.endswith(".weight") else view.unsqueeze(1)
+            for name, view in self.layout.views(params).items()
+        }
+
+    def __call__(
+        self, params: Float[Tensor, "net param"], x: Float[Tensor, "rows in"]
+    ) -> Float[Tensor, "net rows out"]:
+        """Return the output, differentiable to any order in parameters and input."""
+        parameters = self.parameters(params)
+        for layer in _LAYERS:
+            x = x @ parameters[f"linear_{layer}.weight"] + parameters[f"linear_{layer}.bias"]
+            gain, bias = parameters[f"norm_{layer}.gain"], parameters[f"norm_{layer}.bias"]
+            x = layer_norm(torch.relu(x), gain, bias)
+        return x @ parameters["output.weight"] + parameters["output.bias"]
+
+    def forward(self, params: Float[Tensor, "net param"], x: Float[Tensor, "rows in"]) -> TrunkTape:
+        """Return the output with its derivatives."""
+        if self._compiled and supports(self.hidden, params):
+            return FusedTape(params, x, self.hidden, self.width_out)
+        return TorchTape(self, params, x)
+
+    def prepare(self) -> None:
+        """Compile the float32 kernels of this width, or load them from their cache, if wanted."""
+        tape = self.forward(torch.zeros(1, self.layout.size), torch.zeros(1, self.width_in))
+        tape.vjp(tape.output)
+        tape.input_vjp(tape.output)
+        tape.jvp(torch.zeros(1, self.layout.size))
 
 
 class _LayerTape(NamedTuple):
@@ -38,107 +123,72 @@ class _LayerTape(NamedTuple):
     inverse_std: Tensor
 
 
-class TrunkTape(NamedTuple):
-    """A forward pass, kept for its derivatives."""
-
-    output: Float[Tensor, "net rows out"]
-    parameters: dict[str, Tensor]
-    layers: list[_LayerTape]
-    last_inputs: Tensor
-    """Inputs of the output layer, [net, rows, hidden]."""
-
-
 @final
-class Trunk:
-    """One architecture: sizes and the order of its parameters."""
+class TorchTape:
+    """The tape of torch operations."""
 
-    def __init__(self, width_in: int, hidden: int, width_out: int) -> None:
-        self._hidden = hidden
-        self.layout = ParameterLayout(
-            {
-                **linear_shapes("linear_1", width_in, hidden),
-                **layer_norm_shapes("norm_1", hidden),
-                **linear_shapes("linear_2", hidden, hidden),
-                **layer_norm_shapes("norm_2", hidden),
-                **linear_shapes("output", hidden, width_out),
-            }
+    @torch.no_grad()
+    def __init__(
+        self, trunk: Trunk, params: Float[Tensor, "net param"], x: Float[Tensor, "rows in"]
+    ) -> None:
+        """Run forward."""
+        self._trunk = trunk
+        self._parameters = trunk.parameters(params)
+        self._layers: list[_LayerTape] = []
+        h = x.expand(params.shape[0], *x.shape)
+        for layer in _LAYERS:
+            h = self._forward_layer(layer, h)
+        self._last_inputs = h
+        self.output: Float[Tensor, "net rows out"] = torch.baddbmm(
+            self._parameters["output.bias"], h, self._parameters["output.weight"]
         )
 
-    def _parameters(self, params: Float[Tensor, "net param"]) -> dict[str, Tensor]:
-        """Return the named parameters; vectors get a row axis to broadcast over."""
-        return {
-            name: view if name.endswith(".weight") else view.unsqueeze(1)
-            for name, view in self.layout.views(params).items()
-        }
-
-    def __call__(
-        self, params: Float[Tensor, "net param"], x: Float[Tensor, "rows in"]
-    ) -> Float[Tensor, "net rows out"]:
-        """Return the output, differentiable to any order in parameters and input."""
-        parameters = self._parameters(params)
-        for layer in _LAYERS:
-            x = x @ parameters[f"linear_{layer}.weight"] + parameters[f"linear_{layer}.bias"]
-            gain, bias = parameters[f"norm_{layer}.gain"], parameters[f"norm_{layer}.bias"]
-            x = layer_norm(torch.relu(x), gain, bias)
-        return x @ parameters["output.weight"] + parameters["output.bias"]
+    def _forward_layer(self, layer: int, h: Tensor) -> Tensor:
+        parameters = self._parameters
+        z = torch.baddbmm(
+            parameters[f"linear_{layer}.bias"], h, parameters[f"linear_{layer}.weight"]
+        )
+        activated = z.relu_()
+        normalised, mean, inverse_std = torch.native_layer_norm(
+            activated, (self._trunk.hidden,), None, None, LAYER_NORM_EPSILON
+        )
+        self._layers.append(_LayerTape(h, activated, normalised, mean, inverse_std))
+        return torch.addcmul(
+            parameters[f"norm_{layer}.bias"], normalised, parameters[f"norm_{layer}.gain"]
+        )
 
     @torch.no_grad()
-    def forward(self, params: Float[Tensor, "net param"], x: Float[Tensor, "rows in"]) -> TrunkTape:
-        """Return the output and what its derivatives need."""
-        parameters = self._parameters(params)
-        h = x.expand(params.shape[0], *x.shape)
-        layers: list[_LayerTape] = []
-        for layer in _LAYERS:
-            z = torch.baddbmm(
-                parameters[f"linear_{layer}.bias"], h, parameters[f"linear_{layer}.weight"]
-            )
-            activated = z.relu_()
-            normalised, mean, inverse_std = torch.native_layer_norm(
-                activated, (self._hidden,), None, None, LAYER_NORM_EPSILON
-            )
-            layers.append(_LayerTape(h, activated, normalised, mean, inverse_std))
-            h = torch.addcmul(
-                parameters[f"norm_{layer}.bias"], normalised, parameters[f"norm_{layer}.gain"]
-            )
-        output = torch.baddbmm(parameters["output.bias"], h, parameters["output.weight"])
-        return TrunkTape(output, parameters, layers, h)
-
-    @torch.no_grad()
-    def vjp(
-        self, tape: TrunkTape, cotangent: Float[Tensor, "net rows out"]
-    ) -> Float[Tensor, "net param"]:
+    def vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net param"]:
         """Return ∂⟨cotangent, output⟩/∂params."""
         parts: list[Sequence[Tensor]] = [
-            (tape.last_inputs.mT @ cotangent, cotangent.sum(1)),
+            (self._last_inputs.mT @ cotangent, cotangent.sum(1)),
         ]
-        d_h = cotangent @ tape.parameters["output.weight"].mT
-        for layer, kept in zip(reversed(_LAYERS), reversed(tape.layers), strict=True):
-            d_z = self._through_layer(tape, layer, kept, d_h)
+        d_h = cotangent @ self._parameters["output.weight"].mT
+        for layer, kept in zip(reversed(_LAYERS), reversed(self._layers), strict=True):
+            d_z = self._through_layer(layer, kept, d_h)
             parts.append(
                 (kept.inputs.mT @ d_z, d_z.sum(1), (d_h * kept.normalised).sum(1), d_h.sum(1))
             )
             if layer > 1:
-                d_h = d_z @ tape.parameters[f"linear_{layer}.weight"].mT
+                d_h = d_z @ self._parameters[f"linear_{layer}.weight"].mT
         return torch.cat([part.flatten(1) for group in reversed(parts) for part in group], dim=1)
 
     @torch.no_grad()
-    def input_vjp(
-        self, tape: TrunkTape, cotangent: Float[Tensor, "net rows out"]
-    ) -> Float[Tensor, "net rows in"]:
+    def input_vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net rows in"]:
         """Return ∂⟨cotangent, output⟩/∂x."""
-        d_h = cotangent @ tape.parameters["output.weight"].mT
-        for layer, kept in zip(reversed(_LAYERS), reversed(tape.layers), strict=True):
-            d_z = self._through_layer(tape, layer, kept, d_h)
-            d_h = d_z @ tape.parameters[f"linear_{layer}.weight"].mT
+        d_h = cotangent @ self._parameters["output.weight"].mT
+        for layer, kept in zip(reversed(_LAYERS), reversed(self._layers), strict=True):
+            d_z = self._through_layer(layer, kept, d_h)
+            d_h = d_z @ self._parameters[f"linear_{layer}.weight"].mT
         return d_h
 
-    def _through_layer(self, tape: TrunkTape, layer: int, kept: _LayerTape, d_h: Tensor) -> Tensor:
+    def _through_layer(self, layer: int, kept: _LayerTape, d_h: Tensor) -> Tensor:
         """Return the cotangent of a layer's linear output, back through LayerNorm and ReLU."""
-        scaled = d_h * tape.parameters[f"norm_{layer}.gain"]
+        scaled = d_h * self._parameters[f"norm_{layer}.gain"]
         d_activated, _, _ = torch.ops.aten.native_layer_norm_backward(
             scaled,
             kept.activated,
-            (self._hidden,),
+            (self._trunk.hidden,),
             kept.mean,
             kept.inverse_std,
             None,
@@ -148,18 +198,16 @@ class Trunk:
         return torch.ops.aten.threshold_backward(d_activated, kept.activated, 0)
 
     @torch.no_grad()
-    def jvp(
-        self, tape: TrunkTape, direction: Float[Tensor, "net param"]
-    ) -> Float[Tensor, "net rows out"]:
+    def jvp(self, direction: Float[Tensor, "net param"]) -> Float[Tensor, "net rows out"]:
         """Return (∂output/∂params) · direction."""
-        tangent = self._parameters(direction)
+        tangent = self._trunk.parameters(direction)
         d_h: Tensor | None = None
-        for layer, kept in zip(_LAYERS, tape.layers, strict=True):
+        for layer, kept in zip(_LAYERS, self._layers, strict=True):
             d_z = torch.baddbmm(
                 tangent[f"linear_{layer}.bias"], kept.inputs, tangent[f"linear_{layer}.weight"]
             )
             if d_h is not None:
-                d_z = torch.baddbmm(d_z, d_h, tape.parameters[f"linear_{layer}.weight"])
+                d_z = torch.baddbmm(d_z, d_h, self._parameters[f"linear_{layer}.weight"])
             d_r = torch.where(kept.activated > 0, d_z, 0.0)
             along = (d_r * kept.normalised).mean(-1, keepdim=True)
             centred = d_r - d_r.mean(-1, keepdim=True) - kept.normalised * along
@@ -168,8 +216,8 @@ class Trunk:
                     tangent[f"norm_{layer}.bias"], kept.normalised, tangent[f"norm_{layer}.gain"]
                 ),
                 centred * kept.inverse_std,
-                tape.parameters[f"norm_{layer}.gain"],
+                self._parameters[f"norm_{layer}.gain"],
             )
         assert d_h is not None
-        output = torch.baddbmm(tangent["output.bias"], tape.last_inputs, tangent["output.weight"])
-        return torch.baddbmm(output, d_h, tape.parameters["output.weight"])
+        output = torch.baddbmm(tangent["output.bias"], self._last_inputs, tangent["output.weight"])
+        return torch.baddbmm(output, d_h, self._parameters["output.weight"])

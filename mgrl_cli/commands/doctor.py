@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mgrl_cli.diagnosis.check import Check, Group
     from mgrl_cli.diagnosis.terminal import TerminalFacts
 
-_PIPE_WIDTH = 200
-"""Columns where stdout is no terminal: wide enough that nothing is cut off for `grep`."""
 _STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 
 
@@ -72,12 +70,11 @@ def _terminal_facts() -> "TerminalFacts":
 
 def print_groups(groups: "Sequence[Group]") -> None:
     """Print a table for each group and the outcome on stdout."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPE_WIDTH
+    from mgrl_cli.ui.tables import stdout_console
+
+    console = stdout_console()
     for group in groups:
         console.print(Text(group.title, style="bold"))
         console.print(_table(group, console))

@@ -25,12 +25,13 @@ def measure_kernels() -> dict[str, Any]:
         is_compiled: True if all are there and newer than their sources.
     """
     try:
-        from mgrl_cli.algorithm.fused import passes as module
+        from mgrl_cli.algorithm.fused.objective import SOURCES
+        from mgrl_cli.algorithm.fused.passes import compile_passes
+        from mgrl_cli.algorithm.fused.sources import ALGORITHM
 
-        dispatchers: list[Any] = list(module.compile_passes(""))
+        dispatchers: list[Any] = list(compile_passes(""))
         directory = Path(dispatchers[0].stats.cache_path)
-        sources = Path(module.__file__).parent.glob("*.py")
-        newest_source_s = max(source.stat().st_mtime for source in sources)
+        newest_source_s = max((ALGORITHM / name).stat().st_mtime for name in SOURCES)
         compiled_s = [_compiled_at_s(directory, dispatcher) for dispatcher in dispatchers]
     except Exception as error:  # numba can refuse in any way
         return {"problem": describe_error(error)}
@@ -71,7 +72,7 @@ def judge_kernels(facts: Mapping[str, Any] | None, *, has_numba: bool) -> Iterat
             "missing",
             f"cannot be used: {facts['problem']}",
             f"point {_VARIABLE} to a directory that you can write, or start runs with "
-            "--set objective.compiled=false",
+            "--set compiled=false",
         )
         return
     yield _cache(facts["directory"], facts["wanted"])

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import tomli_w
@@ -20,13 +21,15 @@ _PACKAGES = ("mgrl", "torch", "numpy", "numba", "gymnasium", "mujoco", "box2d", 
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that decide results, as far as installed."""
-    versions: dict[str, str] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return {package: found for package in _PACKAGES if (found := _version(package)) is not None}
+
+
+@cache  # looked up in files at every call, and every round names them in the objective
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def write_settings(run: RunDirectory, config: RunConfig) -> None:

@@ -15,7 +15,7 @@ from mgrl_cli.runtime.pulse import Watchdog
 from mgrl_cli.runtime.stop import StopRequest
 from mgrl_cli.runtime.worker import WorkerPlan
 
-_POLL_S = 0.25
+_POLL_S = 0.5
 _FATAL: Sequence[type[MgrlError]] = (UsageError, FileError, WorkerError, StorageError)
 """What a worker reports that no restart can mend."""
 

@@ -5,17 +5,18 @@ its Adam state are written only inside `_combine`, which exactly one process run
 arrive, while all others wait; gradients are summed in float64 in agent order. So the result depends
 neither on timing nor on how agents are spread over workers.
 
-A worker that dies may take the barrier's lock with it, so after a death nobody who shared an
+A worker that dies may take the barrier's turn with it, so after a death nobody who shared an
 exchange goes on with it: the coordinator kills them all and starts again with a new one.
 """
 
-from multiprocessing import get_context
-from typing import NamedTuple, Protocol, final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mgrl_cli.algorithm.adam import Adam, is_finite_squared
+from mgrl_cli.runtime.barrier import Barrier
 from mgrl_cli.runtime.shared_memory import shared
 from mgrl_cli.runtime.stop import StopRequest
 
@@ -34,10 +35,6 @@ class ExchangeStatus(NamedTuple):
     """Contributions left out so far because they were not finite."""
     barren_meetings: int
     """Meetings in a row, up to the last, in which every contribution was left out."""
-
-
-class _Barrier(Protocol):
-    def wait(self, timeout: float | None = None) -> int: ...
 
 
 @final
@@ -61,28 +58,27 @@ class Exchange:
             learning_rate: Adam step size of α.
             num_workers: processes that meet.
             stop: the coordinator's request, which becomes the workers' agreement.
+
+        Raises:
+            StorageError: the system has no room for shared tensors, or for more open files.
         """
         size = params.numel()
         self.params: Float[Tensor, " param"] = shared(params.clone())
         self._slots = shared(torch.full((num_agents, size), torch.nan))
         self._slot_states = shared(torch.zeros(num_agents, dtype=torch.int64))
-        self._first_moment = shared(torch.zeros(size))
-        self._second_moment = shared(torch.zeros(size))
-        self._adam_steps = shared(torch.zeros(()))
+        self._adam = Adam(self.params, learning_rate)
+        for tensor in self._adam.tensors().values():
+            shared(tensor)
         self._counters = shared(torch.zeros(3, dtype=torch.int64))
         """version, skipped_gradients, barren_meetings"""
         self._gradient_norm = shared(torch.zeros((), dtype=torch.float64))
         self._stop = stop
         self._stop_agreed = shared(torch.zeros((), dtype=torch.int64))
-        self._learning_rate = learning_rate
-        self._barrier: _Barrier | None = None
-        if num_workers > 1:
-            self._barrier = get_context("spawn").Barrier(num_workers, action=self._combine)
+        self._barrier = Barrier(num_workers) if num_workers > 1 else None
 
     def contribute(self, agent_id: int, gradient: Float[Tensor, " param"]) -> bool:
         """Put one agent's gradient into its slot; return False where it is not finite."""
-        # Squared, as Adam does: a second moment that became infinite would stop its entry for good.
-        is_finite = bool(torch.isfinite(gradient.square().sum()))
+        is_finite = is_finite_squared(gradient)
         self._slots[agent_id] = gradient
         self._slot_states[agent_id] = _FINITE if is_finite else _NOT_FINITE
         return is_finite
@@ -95,7 +91,7 @@ class Exchange:
         if self._barrier is None:
             self._combine()
         else:
-            self._barrier.wait()
+            self._barrier.wait(self._combine)
         return bool(self._stop_agreed)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -105,9 +101,7 @@ class Exchange:
         """
         return {
             "params": self.params,
-            "first_moment": self._first_moment,
-            "second_moment": self._second_moment,
-            "adam_steps": self._adam_steps,
+            **self._adam.tensors(),
             "counters": self._counters,
             "gradient_norm": self._gradient_norm,
         }
@@ -129,7 +123,7 @@ class Exchange:
                 total += self._slots[agent]
             mean = total / len(finite)
             self._gradient_norm.copy_(mean.norm())
-            self._adam_step(mean.to(self.params.dtype))
+            self._adam.descend(mean.to(self.params.dtype))
             self._counters[0] += 1
         self._counters[1] += skipped
         if finite:
@@ -139,17 +133,3 @@ class Exchange:
         self._slot_states.zero_()
         # All workers read the agreement, not the request, so they stop at the same meta-step.
         self._stop_agreed.fill_(int(self._stop.is_requested))
-
-    def _adam_step(self, gradient: Tensor) -> None:
-        """Let torch's Adam work on the shared state, whichever process this is."""
-        optimizer = torch.optim.Adam(
-            [self.params], lr=self._learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
-        )
-        optimizer.state[self.params] = {
-            "step": self._adam_steps,
-            "exp_avg": self._first_moment,
-            "exp_avg_sq": self._second_moment,
-        }
-        self.params.grad = gradient
-        optimizer.step()
-        self.params.grad = None

@@ -12,6 +12,7 @@ from torch import Tensor
 from envs.preflight import check_environment
 from envs.quiet import quiet_libraries
 from envs.registry import make
+from mgrl_cli.agents.kernels import load_kernels
 from mgrl_cli.agents.population import (
     AgentSpec,
     agent_specs,
@@ -19,12 +20,13 @@ from mgrl_cli.agents.population import (
     objective_shape,
 )
 from mgrl_cli.agents.streams import random_stream
-from mgrl_cli.algorithm.fused import objective as fused_objective
+from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import UsageError
 from mgrl_cli.objective_file import LearnedObjective
-from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory
+from mgrl_cli.run_dir.atomic import remove_unfinished
+from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory, refuse_taken
 from mgrl_cli.run_dir.lock import locked
 from mgrl_cli.run_dir.settings import write_settings
 from mgrl_cli.runtime.coordinator import Coordinator, Progress
@@ -65,13 +67,17 @@ def claim_run(config: RunConfig, runs_dir: Path, name: str | None) -> RunDirecto
 
     Raises:
         UsageError: the run's name is taken or not usable.
+        RunLockedError: another process claims it at this moment.
         StorageError: the directory cannot be written.
     """
     stem = "-".join(env.id.rpartition("/")[2] for env in config.envs)
     if config.kind == "meta-test":
         stem = f"test-{stem}"
     run = create_run_directory(runs_dir, name, stem)
-    write_settings(run, config)
+    with locked(run):
+        refuse_taken(run.path)
+        remove_unfinished(run.path)
+        write_settings(run, config)
     return run
 
 
@@ -104,23 +110,20 @@ def check_objective_fits(config: RunConfig, objective: LearnedObjective) -> None
 
 
 def prepare_kernels(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Compile the objective's kernels in this process, so that workers only load them.
+    """Compile the kernels in this process, so that workers only load them.
 
     Args:
         config: says whether kernels are wanted.
         say: told in one line what is going on, before it takes its time.
     """
-    network = ObjectiveNetwork(objective_shape(config), compiled=config.objective.compiled)
+    network = ObjectiveNetwork(objective_shape(config), compiled=config.compiled)
     if not network.compiled:
         return
-    if fused_objective.is_available():
-        say("loading the objective's kernels (compiled once per machine, about a minute)")
-        fused_objective.prepare(network)
+    if is_numba_installed():
+        say("loading kernels (compiled once per machine, about a minute)")
+        load_kernels(config, network)
     else:
-        say(
-            "numba is not installed, the objective runs several times slower: "
-            "pip install 'mgrl[fast]'"
-        )
+        say("numba is not installed, learning is several times slower: pip install 'mgrl[fast]'")
 
 
 def meta_train(

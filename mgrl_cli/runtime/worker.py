@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from mgrl_cli.agents.agent import Agent
+from mgrl_cli.agents.kernels import load_kernels
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.agents.saved_agent import SavedAgent, save_agent
-from mgrl_cli.algorithm.fused import objective as fused_objective
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
 from mgrl_cli.config import RunConfig
 from mgrl_cli.replay.digest import ReplayPosition, ReplayTail
@@ -89,8 +89,8 @@ class Worker:
         self._pulse = Pulse(plan.pulses, plan.number)
         self._agents: list[Agent] = []
         self._logs: dict[int, ReplayLog] = {}
-        network = ObjectiveNetwork(plan.shape, compiled=plan.config.objective.compiled)
-        fused_objective.prepare(network)  # seconds without a beat, which are expected only here
+        network = ObjectiveNetwork(plan.shape, compiled=plan.config.compiled)
+        load_kernels(plan.config, network)  # seconds without a beat, which are expected only here
         for spec in plan.specs:
             self._enter(spec, network)
         self._round_start: list[_Moment] = []

@@ -178,8 +178,8 @@ def test_one_gradient_too_large_for_adam_does_not_stop_it_for_good(make_agent, s
 
 
 def test_an_observation_that_no_network_bears_is_a_failed_episode(make_agent, scripted):
-    """Finite in float32, but its variance in a layer norm is not."""
-    env = EnvConfig(id="Scripted-v0", kwargs={"obs": 1e30})
+    """Finite in float32, but the sum over a layer's units is not."""
+    env = EnvConfig(id="Scripted-v0", kwargs={"obs": 3e38})
     agent = make_agent(env, "supervision.max_failed_episodes=3")
     agent.begin_round()
     agent.play(20, 0)

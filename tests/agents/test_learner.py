@@ -152,12 +152,6 @@ def assert_steps_agree(got: torch.Tensor, expected: torch.Tensor, learning_rate:
     assert (got - expected).abs().max().item() < 0.02 * learning_rate
 
 
-def first_moment(optimizer: torch.optim.Optimizer) -> torch.Tensor:
-    """Adam's mean of gradients; after one step a tenth of the first one."""
-    (state,) = optimizer.state.values()
-    return state["exp_avg"]
-
-
 def test_critic_updates_are_those_of_torch_modules_and_adam(windows, noise):
     learner = learner_of()
     # Targets lag behind: what they say must not be what the online networks say.
@@ -174,10 +168,9 @@ def test_critic_updates_are_those_of_torch_modules_and_adam(windows, noise):
             assert_steps_agree(params, flat(critic), 1e-3)
         if number == 0:  # Adam hides a constant factor of the gradient; its moments do not
             expected = torch.stack([flat_gradient(critic) for critic in twin.critics])
-            got = 10 * first_moment(learner._critic_optimizer)
+            got = 10 * learner.tensors()["critic.first_moment"]
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
-            (state,) = learner._critic_optimizer.state.values()
-            squares = 1000 * state["exp_avg_sq"]
+            squares = 1000 * learner.tensors()["critic.second_moment"]
             torch.testing.assert_close(squares, expected**2, rtol=1e-2, atol=1e-4)
     assert (learner.critic_params - before).abs().max() > 1e-3
 
@@ -210,7 +203,7 @@ def test_the_policys_gradient_is_clipped(windows, clip_norm):
     norm = flat_gradient(twin.policy).norm().item()
     assert (norm == pytest.approx(clip_norm, rel=1e-3)) == (clip_norm == 1e-3)
     learner.update_policy(windows, CriticObjective(), 1.0)
-    assert 10 * first_moment(learner._policy_optimizer).norm().item() == pytest.approx(
+    assert 10 * learner.tensors()["policy.first_moment"].norm().item() == pytest.approx(
         norm, rel=1e-4
     )
 
@@ -282,7 +275,7 @@ def test_the_penalty_adds_to_the_objectives_gradient(windows):
     expected = flat_gradient(module)
     learner.update_policy(windows, CriticObjective(), 1.0)
     torch.testing.assert_close(
-        10 * first_moment(learner._policy_optimizer), expected, rtol=1e-3, atol=1e-6
+        10 * learner.tensors()["policy.first_moment"], expected, rtol=1e-3, atol=1e-6
     )
 
 
@@ -383,7 +376,7 @@ def test_the_mean_over_padding_is_a_switch(windows, noise):
     small, _ = reference.update_critic(batch, noise)
     large, _ = ours.update_critic(batch, noise)
     assert small == pytest.approx(share * large, rel=1e-5)
-    gradients = [first_moment(learner._critic_optimizer) for learner in (reference, ours)]
+    gradients = [learner.tensors()["critic.first_moment"] for learner in (reference, ours)]
     torch.testing.assert_close(gradients[0], share * gradients[1], rtol=1e-4, atol=1e-7)
 
     ours, reference = learner_of(), learner_of("windows.mean_over_padding=true")
@@ -556,5 +549,5 @@ def test_reinforce_drives_the_policy_through_the_same_update(windows):
         loss.item(), rel=1e-4
     )
     torch.testing.assert_close(
-        10 * first_moment(learner._policy_optimizer), expected, rtol=1e-3, atol=1e-6
+        10 * learner.tensors()["policy.first_moment"], expected, rtol=1e-3, atol=1e-6
     )

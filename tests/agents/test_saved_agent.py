@@ -67,7 +67,7 @@ class Life:
     """An agent in the worker's loop, with an objective that its meta-gradients move."""
 
     def __init__(self, config: RunConfig, params: Tensor | None = None) -> None:
-        network = ObjectiveNetwork(objective_shape(config), compiled=config.objective.compiled)
+        network = ObjectiveNetwork(objective_shape(config), compiled=config.compiled)
         self.params = network.initialise(np.random.default_rng(0)) if params is None else params
         self.agent = Agent(agent_specs(config)[0], config, network, self.params)
         self.kind = config.kind

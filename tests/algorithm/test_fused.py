@@ -10,11 +10,11 @@ from torch import Tensor
 
 from mgrl_cli.algorithm.fused.objective import (
     fused_losses,
-    is_available,
     loss_and_action_gradient,
     mixed_gradient,
     supports,
 )
+from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.algorithm.meta_gradient import VirtualStep, meta_gradient
 from mgrl_cli.algorithm.objective_network import (
     ObjectiveNetwork,
@@ -24,7 +24,7 @@ from mgrl_cli.algorithm.objective_network import (
 from tests.algorithm.problems import meta_setup
 
 pytestmark = [
-    pytest.mark.skipif(not is_available(), reason="numba, the extra 'fast', is not installed"),
+    pytest.mark.skipif(not is_numba_installed(), reason="needs numba, the extra 'fast'"),
     # The first run on a machine compiles for each dtype; later ones load numba's cache.
     pytest.mark.timeout(600),
 ]

@@ -135,3 +135,18 @@ def test_one_critic_alone_has_a_written_out_form_too(rng):
     obs, action = normal(rng, 5, 3), uniform_actions(rng, 5, 2)
     alone = network.forward(params[:1], obs, action).q
     torch.testing.assert_close(alone[0], network.first(params, obs, action))
+
+
+def test_the_first_critic_once_is_the_first_critic_with_its_slope_in_the_action(rng):
+    network = CriticNetwork(3, 2, 9)
+    params = perturbed(network.initialise_twins(rng), rng)
+    obs, action, weights = normal(rng, 4, 5, 3), uniform_actions(rng, 4, 5, 2), normal(rng, 4, 5)
+    values, slopes = [], []
+    for evaluate in (network.first, network.first_once):
+        leaf = action.clone().requires_grad_()
+        q = evaluate(params, obs, leaf)
+        (slope,) = torch.autograd.grad((weights * q).sum(), leaf)
+        values.append(q.detach())
+        slopes.append(slope)
+    torch.testing.assert_close(values[1], values[0])
+    torch.testing.assert_close(slopes[1], slopes[0])

@@ -12,12 +12,13 @@ from mgrl_cli.algorithm.objectives import (
     ReinforceObjective,
     annealed_loss,
     generalised_advantage,
-    pre_activation_penalty,
+    pre_activation_penalty_gradient,
 )
 from tests.algorithm import oracles
 from tests.algorithm.problems import (
     LENGTHS,
     STEPS,
+    normal,
     oracle_signals,
     perturbed,
     random_signals,
@@ -92,19 +93,24 @@ def test_annealing_of_worked_numbers():
     assert annealed_loss(learned, critic, 1.0).tolist() == [[8.0, -4.0]]
 
 
-def test_pre_activations_beyond_the_limit_are_penalised():
-    # limit 2: step 0 (3, -1) → (1² + 0)/2 = 0.5;  step 1 (-4, 2) → (2² + 0)/2 = 2;  step 2 padding
-    z = torch.tensor([[[3.0, -1.0], [-4.0, 2.0], [99.0, 99.0]]])
-    is_valid = torch.tensor([[True, True, False]])
-    assert pre_activation_penalty(z, is_valid, limit=2.0).item() == 1.25
+def test_the_penaltys_gradient_is_autograds(rng):
+    z = 3.0 * normal(rng, 4, 5, 2).requires_grad_()
+    is_valid = torch.tensor(
+        [[True] * 5, [True] * 3 + [False] * 2, [True] + [False] * 4, [True] * 5]
+    )
+    excess = (z.abs() - 2.0).clamp(min=0.0).square().mean(dim=-1)
+    (expected,) = torch.autograd.grad(excess[is_valid].mean(), z)
+    got = pre_activation_penalty_gradient(z.detach(), is_valid, limit=2.0)
+    assert got.count_nonzero() > 10
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
 
 
 def test_the_penalty_pulls_only_what_lies_outside():
-    z = torch.tensor([[[3.0, -1.0], [-4.0, 2.0]]], requires_grad=True)
-    is_valid = torch.ones(1, 2, dtype=torch.bool)
-    (gradient,) = torch.autograd.grad(pre_activation_penalty(z, is_valid, limit=2.0), z)
+    z = torch.tensor([[[3.0, -1.0], [-4.0, 2.0], [99.0, 99.0]]])
+    is_valid = torch.tensor([[True, True, False]])
+    gradient = pre_activation_penalty_gradient(z, is_valid, limit=2.0)
     # 2·(|z| - 2)·sign / (2 steps · 2 dimensions)
-    assert gradient.tolist() == [[[0.5, 0.0], [-1.0, 0.0]]]
+    assert gradient.tolist() == [[[0.5, 0.0], [-1.0, 0.0], [0.0, 0.0]]]
 
 
 def test_evidence_holds_the_values_of_the_policys_own_actions(case):

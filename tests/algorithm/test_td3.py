@@ -72,19 +72,27 @@ IS_VALID = torch.tensor([True, True, False])
 
 def test_the_twin_loss_sums_both_means_over_valid_steps():
     # first: ((1-2)² + (4-2)²)/2 = 2.5; second: ((3-2)² + (5-2)²)/2 = 5; sum 7.5
-    assert twin_critic_loss(Q, Y, IS_VALID).item() == 7.5
+    assert twin_critic_loss(Q, Y, IS_VALID).value.item() == 7.5
 
 
 def test_the_twin_loss_over_padding_divides_by_all_steps():
     # (1 + 4)/3 + (1 + 9)/3 = 5
-    assert twin_critic_loss(Q, Y, IS_VALID, over_padding=True).item() == pytest.approx(5.0)
+    assert twin_critic_loss(Q, Y, IS_VALID, over_padding=True).value.item() == pytest.approx(5)
 
 
 def test_padding_gives_the_critics_no_gradient():
     q = Q.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(twin_critic_loss(q, Y, IS_VALID), q)
+    (gradient,) = torch.autograd.grad(twin_critic_loss(q, Y, IS_VALID).value, q)
     # 2 (q - y) / 2 valid steps
     assert gradient.tolist() == [[-1.0, 2.0, 0.0], [1.0, 3.0, 0.0]]
+
+
+@pytest.mark.parametrize("over_padding", [False, True])
+def test_the_slope_of_the_twin_loss_is_autograds(over_padding):
+    q = Q.clone().requires_grad_()
+    loss = twin_critic_loss(q, Y, IS_VALID, over_padding=over_padding)
+    (gradient,) = torch.autograd.grad(loss.value, q)
+    torch.testing.assert_close(loss.slope.detach(), gradient)
 
 
 def test_a_target_moves_by_its_rate_in_place():

@@ -3,19 +3,31 @@
 import pytest
 import torch
 
-from mgrl_cli.algorithm.trunk import Trunk
+from mgrl_cli.algorithm.fused.sources import is_numba_installed
+from mgrl_cli.algorithm.fused.trunk import FusedTape, supports
+from mgrl_cli.algorithm.trunk import TorchTape, Trunk
 from tests.algorithm.problems import normal, perturbed
+from tests.conftest import HIDDEN
 
-ROWS, WIDTH_IN, HIDDEN, WIDTH_OUT = 5, 3, 8, 2
+ROWS, WIDTH_IN, WIDTH_OUT = 70, 3, 2  # more than a tile of 64 rows; both widths need padding
+
+needs_numba = pytest.mark.skipif(not is_numba_installed(), reason="needs numba, the extra 'fast'")
+# The first run on a machine compiles for each dtype; later ones load numba's cache.
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(params=[1, 2], ids=["one-net", "twins"])
-def case(request, rng):
+def nets(request):
+    return request.param
+
+
+@pytest.fixture(params=["torch", pytest.param("kernels", marks=needs_numba)])
+def case(request, rng, nets):
     """A trunk, parameters [net, param] and inputs."""
-    trunk = Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT)
-    params = torch.stack(
-        [perturbed(trunk.layout.initialise(rng), rng) for _ in range(request.param)]
-    )
+    trunk = Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT, compiled=request.param == "kernels")
+    params = torch.stack([perturbed(trunk.layout.initialise(rng), rng) for _ in range(nets)])
+    expected = FusedTape if request.param == "kernels" else TorchTape
+    assert isinstance(trunk.forward(params, normal(rng, 1, WIDTH_IN)), expected)
     return trunk, params, normal(rng, ROWS, WIDTH_IN)
 
 
@@ -31,14 +43,14 @@ def test_the_parameter_gradient_is_autograds(case, rng):
     cotangent = normal(rng, len(params), ROWS, WIDTH_OUT)
     leaf = params.clone().requires_grad_()
     (expected,) = torch.autograd.grad(trunk(leaf, x), leaf, grad_outputs=cotangent)
-    got = trunk.vjp(trunk.forward(params, x), cotangent)
+    got = trunk.forward(params, x).vjp(cotangent)
     torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-13)
 
 
 def test_the_input_gradient_is_autograds(case, rng):
     trunk, params, x = case
     cotangent = normal(rng, len(params), ROWS, WIDTH_OUT)
-    got = trunk.input_vjp(trunk.forward(params, x), cotangent)
+    got = trunk.forward(params, x).input_vjp(cotangent)
     for net in range(len(params)):
         leaf = x.clone().requires_grad_()
         output = trunk(params[net : net + 1], leaf)
@@ -49,7 +61,7 @@ def test_the_input_gradient_is_autograds(case, rng):
 def test_the_directional_derivative_is_that_of_finite_differences(case, rng):
     trunk, params, x = case
     direction = normal(rng, *params.shape)
-    got = trunk.jvp(trunk.forward(params, x), direction)
+    got = trunk.forward(params, x).jvp(direction)
     step = 1e-7
     difference = trunk(params + step * direction, x) - trunk(params - step * direction, x)
     torch.testing.assert_close(got, difference / (2 * step), rtol=1e-6, atol=1e-6)
@@ -61,8 +73,8 @@ def test_forward_and_backward_products_are_transposed(case, rng):
     tape = trunk.forward(params, x)
     direction = normal(rng, *params.shape)
     cotangent = normal(rng, len(params), ROWS, WIDTH_OUT)
-    left = (cotangent * trunk.jvp(tape, direction)).sum().item()
-    right = (trunk.vjp(tape, cotangent) * direction).sum().item()
+    left = (cotangent * tape.jvp(direction)).sum().item()
+    right = (tape.vjp(cotangent) * direction).sum().item()
     assert left == pytest.approx(right, rel=1e-11)
 
 
@@ -70,7 +82,67 @@ def test_products_can_be_taken_again_from_one_tape(case, rng):
     trunk, params, x = case
     tape = trunk.forward(params, x)
     cotangent = normal(rng, len(params), ROWS, WIDTH_OUT)
-    first = trunk.vjp(tape, cotangent)
-    trunk.jvp(tape, params)
-    trunk.input_vjp(tape, cotangent)
-    assert torch.equal(trunk.vjp(tape, cotangent), first)
+    first = tape.vjp(cotangent)
+    tape.jvp(params)
+    tape.input_vjp(cotangent)
+    assert torch.equal(tape.vjp(cotangent), first)
+
+
+@needs_numba
+def test_rows_do_not_meet_in_a_tile(case):
+    """A row's result must not depend on its neighbours, nor on what a buffer held before."""
+    trunk, params, x = case
+    whole = trunk.forward(params, x).output
+    for row in (0, 63, 64, ROWS - 1):
+        alone = trunk.forward(params, x[row : row + 1]).output
+        torch.testing.assert_close(alone[:, 0], whole[:, row], rtol=1e-13, atol=0)
+
+
+@needs_numba
+def test_two_tapes_in_use_do_not_share_buffers(rng, nets):
+    trunk = Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT, compiled=True)
+    params = torch.stack([perturbed(trunk.layout.initialise(rng), rng) for _ in range(nets)])
+    x, cotangent = normal(rng, ROWS, WIDTH_IN), normal(rng, nets, ROWS, WIDTH_OUT)
+    tape = trunk.forward(params, x)
+    before = tape.vjp(cotangent)
+    another = trunk.forward(-params, 2.0 * x)
+    assert torch.equal(tape.vjp(cotangent), before)
+    del another
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("hidden", "dtype", "is_supported"),
+    [
+        (8, torch.float32, True),
+        (352, torch.float64, True),
+        (12, torch.float32, False),  # not a multiple of 8
+        (8, torch.bfloat16, False),
+    ],
+)
+def test_what_kernels_do_not_support_takes_torch(hidden, dtype, is_supported):
+    trunk = Trunk(2, hidden, 1, compiled=True)
+    params = torch.zeros(1, trunk.layout.size, dtype=dtype)
+    assert supports(hidden, params) == is_supported
+    if not is_supported:
+        assert isinstance(trunk.forward(params, torch.zeros(1, 2, dtype=dtype)), TorchTape)
+
+
+def test_kernels_are_used_only_where_they_are_asked_for(rng):
+    trunk = Trunk(2, HIDDEN, 1)
+    params = torch.zeros(1, trunk.layout.size)
+    assert isinstance(trunk.forward(params, torch.zeros(1, 2)), TorchTape)
+
+
+@needs_numba
+def test_kernels_that_differ_in_a_constant_differ_in_name():
+    """By its name alone numba links a function from a cache that another process has filled."""
+    from mgrl_cli.algorithm.fused.kernels import matmul
+    from mgrl_cli.algorithm.fused.trunk_layers import layer_kernels
+    from mgrl_cli.algorithm.fused.trunk_passes import compile_trunk_passes
+
+    products = [matmul(64, 8, 1), matmul(64, 1, 8), matmul(8, 1, 64)]
+    layers = [kernel for width in (8, 16) for kernel in layer_kernels(width)]
+    passes = [kernel for width in (8, 16) for kernel in compile_trunk_passes(width, "")]
+    names = [kernel.py_func.__qualname__ for kernel in (*products, *layers, *passes)]
+    assert len(set(names)) == len(names)

@@ -25,7 +25,7 @@ def test_extras_are_those_of_pyproject() -> None:
     stated = {
         name: {without_marker(requirement) for requirement in requirements}
         for name, requirements in PROJECT["optional-dependencies"].items()
-        if name not in ("all", "dev")
+        if name not in ("all", "bench", "dev")
     }
     # MuJoCo comes through an extra of gymnasium; what it brings is looked for by its own name.
     assert stated.pop("mujoco") == {"gymnasium[mujoco]>=1.1"}

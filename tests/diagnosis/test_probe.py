@@ -11,6 +11,8 @@ import pytest
 from mgrl_cli.diagnosis.probe import Probe, ProbeReport
 
 MakeModule = Callable[[str], str]
+LONG_ENOUGH_S = 100.0
+"""On a busy machine."""
 
 
 @pytest.fixture
@@ -30,9 +32,9 @@ def make_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeModule:
     return make
 
 
-def collect(module: str, *arguments: str, within_s: float = 20.0) -> ProbeReport:
+def collect(module: str, *arguments: str) -> ProbeReport:
     with Probe(module, *arguments) as probe:
-        return probe.collect(time.monotonic() + within_s)
+        return probe.collect(time.monotonic() + LONG_ENOUGH_S)
 
 
 def test_facts_come_back_and_what_libraries_print_does_not(make_module: MakeModule) -> None:
@@ -64,13 +66,24 @@ def test_a_line_that_was_cut_off_is_no_fact(make_module: MakeModule) -> None:
     assert collect(module) == ProbeReport({}, "")
 
 
-def test_at_the_deadline_a_probe_is_ended_and_what_it_said_is_kept(make_module: MakeModule) -> None:
-    begin_s = time.monotonic()
-    report = collect(make_module("report('a', 1)\ntime.sleep(60)"), within_s=2.0)
+def collect_once_it_has_reported(probe: Probe, marker: Path) -> ProbeReport:
+    """Let the time be over when the probe has made this file, however long that takes."""
+    deadline_s = time.monotonic() + LONG_ENOUGH_S
+    while not marker.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    return probe.collect(time.monotonic())
+
+
+def test_at_the_deadline_a_probe_is_ended_and_what_it_said_is_kept(
+    make_module: MakeModule, tmp_path: Path
+) -> None:
+    module = make_module("report('a', 1)\nopen(sys.argv[1], 'w')\ntime.sleep(600)")
+    with Probe(module, str(tmp_path / "marker")) as probe:
+        report = collect_once_it_has_reported(probe, tmp_path / "marker")
 
     assert report.facts == {"a": 1}
     assert re.fullmatch(r"did not end within \d+ s", report.ending)
-    assert time.monotonic() - begin_s < 10
 
 
 def test_a_probe_that_cleans_up_is_asked_and_never_killed(
@@ -80,12 +93,14 @@ def test_a_probe_that_cleans_up_is_asked_and_never_killed(
         "asked = []\n"
         "signal.signal(signal.SIGTERM, lambda *_: asked.append(1))\n"
         "report('pid', os.getpid())\n"
+        "open(sys.argv[2], 'w').close()\n"
         "while not asked: time.sleep(0.01)\n"
         "time.sleep(1.5)\n"  # longer than anyone waits for it
         "open(sys.argv[1], 'w').close()\n"
     )
-    with Probe(module, str(tmp_path / "cleaned up"), cleans_up=True) as probe:
-        report = probe.collect(time.monotonic() + 1.0)
+    paths = (tmp_path / "cleaned up", tmp_path / "marker")
+    with Probe(module, *map(str, paths), cleans_up=True) as probe:
+        report = collect_once_it_has_reported(probe, tmp_path / "marker")
 
     while not (tmp_path / "cleaned up").exists():
         assert psutil.pid_exists(report.facts["pid"])
@@ -98,14 +113,17 @@ def test_a_probe_that_ignores_being_asked_is_killed_with_what_it_spawned(
     module = make_module(
         "import subprocess\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"  # the child inherits it
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "report('pids', [os.getpid(), child.pid])\n"
-        "time.sleep(60)\n"
+        "open(sys.argv[1], 'w').close()\n"
+        "time.sleep(600)\n"
     )
-    report = collect(module, within_s=2.0)
+    with Probe(module, str(tmp_path / "marker")) as probe:
+        report = collect_once_it_has_reported(probe, tmp_path / "marker")
 
     left = [psutil.Process(pid) for pid in report.facts["pids"] if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs([p for p in left if p.status() != psutil.STATUS_ZOMBIE], timeout=5)
+    running = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+    _, alive = psutil.wait_procs(running, timeout=LONG_ENOUGH_S / 2)
     assert alive == []
 
 

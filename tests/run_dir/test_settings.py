@@ -129,7 +129,7 @@ def test_what_decides_results_is_in_the_digest() -> None:
         {"supervision": {"max_skipped_updates": 7}},
         {"critic": {"learning_rate": 0.0123}},
         {"evaluation": {"episodes": 77}},
-        {"objective": {"compiled": False}},
+        {"compiled": False},
         {"envs": [{"id": "pendulum", "kwargs": {"a": 1}}]},
         {"envs": [{"id": "pendulum", "kwargs": {"a": 1.0}}]},
         {"envs": [{"id": "pendulum", "kwargs": {"a": True}}]},

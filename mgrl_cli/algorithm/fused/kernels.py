@@ -14,7 +14,7 @@ This module knows tiles only; the network is elsewhere. It needs numba (the extr
 
 from typing import no_type_check
 
-from mgrl_cli.algorithm.fused.scalar_math import kernel
+from mgrl_cli.algorithm.fused.scalar_math import kernel, named
 
 WIDTH = 32
 LANES = 16
@@ -26,32 +26,43 @@ STATE = WIDTH * LANES
 """Numbers of one LSTM state: `WIDTH` units of `LANES` windows."""
 
 
+@kernel
 @no_type_check
-def _matmul(lanes, p, q):
+def _four(w, start, step):
+    """Return four weights; LLVM keeps tuples of scalars in registers."""
+    return w[start], w[start + step], w[start + 2 * step], w[start + 3 * step]
+
+
+@kernel
+@no_type_check
+def _plus_dot(y, a, x):
+    return y + a[0] * x[0] + a[1] * x[1] + a[2] * x[2] + a[3] * x[3]
+
+
+@no_type_check
+def matmul(lanes, p, q):
     """Return y[o] += Σ_i w[i·p + o·q] x[i] on flat rows of `lanes`, their number a multiple of 4.
 
-    The strides are constants, so that LLVM keeps the 16 weights of a 4 × 4 block in registers.
+    Numbers of lanes and strides are constants, so that LLVM vectorises over the lanes.
     """
 
     @kernel
+    @named(lanes, p, q)
     @no_type_check
     def matmul(w, x, y):
         for o in range(0, y.shape[0] // lanes, 4):
             out = y[o * lanes : (o + 4) * lanes]
             for i in range(0, x.shape[0] // lanes, 4):
-                row = x[i * lanes : (i + 4) * lanes]
-                a = w[i * p + o * q : i * p + o * q + 3 * (p + q) + 1]
-                a0, a1, a2, a3 = a[0], a[p], a[2 * p], a[3 * p]
-                b0, b1, b2, b3 = a[q], a[p + q], a[2 * p + q], a[3 * p + q]
-                c0, c1, c2, c3 = a[2 * q], a[p + 2 * q], a[2 * p + 2 * q], a[3 * p + 2 * q]
-                d0, d1, d2, d3 = a[3 * q], a[p + 3 * q], a[2 * p + 3 * q], a[3 * p + 3 * q]
+                rows = x[i * lanes : (i + 4) * lanes]
+                block = w[i * p + o * q : i * p + o * q + 3 * (p + q) + 1]
+                a, b = _four(block, 0, p), _four(block, q, p)
+                c, d = _four(block, 2 * q, p), _four(block, 3 * q, p)
                 for m in range(lanes):
-                    x0, x1 = row[m], row[lanes + m]
-                    x2, x3 = row[2 * lanes + m], row[3 * lanes + m]
-                    y0 = out[m] + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
-                    y1 = out[lanes + m] + b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
-                    y2 = out[2 * lanes + m] + c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
-                    y3 = out[3 * lanes + m] + d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
+                    x4 = rows[m], rows[lanes + m], rows[2 * lanes + m], rows[3 * lanes + m]
+                    y0 = _plus_dot(out[m], a, x4)
+                    y1 = _plus_dot(out[lanes + m], b, x4)
+                    y2 = _plus_dot(out[2 * lanes + m], c, x4)
+                    y3 = _plus_dot(out[3 * lanes + m], d, x4)
                     out[m] = y0
                     out[lanes + m] = y1
                     out[2 * lanes + m] = y2
@@ -60,22 +71,25 @@ def _matmul(lanes, p, q):
     return matmul
 
 
-apply_square, apply_square_turned = _matmul(TILE, WIDTH, 1), _matmul(TILE, 1, WIDTH)
-apply_narrow, apply_narrow_turned = _matmul(TILE, 8, 1), _matmul(TILE, 1, 8)
-apply_gates, apply_gates_turned = _matmul(TILE, 4 * WIDTH, 1), _matmul(TILE, 1, 4 * WIDTH)
-apply_state, apply_state_turned = _matmul(LANES, 4 * WIDTH, 1), _matmul(LANES, 1, 4 * WIDTH)
+apply_square, apply_square_turned = matmul(TILE, WIDTH, 1), matmul(TILE, 1, WIDTH)
+apply_narrow, apply_narrow_turned = matmul(TILE, 8, 1), matmul(TILE, 1, 8)
+apply_gates, apply_gates_turned = matmul(TILE, 4 * WIDTH, 1), matmul(TILE, 1, 4 * WIDTH)
+apply_state, apply_state_turned = matmul(LANES, 4 * WIDTH, 1), matmul(LANES, 1, 4 * WIDTH)
 # Weight gradients: grad[i, o] += Σ_lane x[i, lane] · d[lane, o], d a turned tile.
-outer_narrow, outer_square = _matmul(8, 1, TILE), _matmul(WIDTH, 1, TILE)
-outer_gates = _matmul(4 * WIDTH, 1, TILE)
+outer_narrow, outer_square = matmul(8, 1, TILE), matmul(WIDTH, 1, TILE)
+outer_gates = matmul(4 * WIDTH, 1, TILE)
 
 
 @kernel
 @no_type_check
 def turn(x, rows, turned):
-    """Write the transpose of a tile, [lane, row]."""
-    for m in range(TILE):
-        for o in range(rows):
-            turned[m * rows + o] = x[o * TILE + m]
+    """Write the transpose of a tile, [lane, row]; the number of rows is a multiple of 8."""
+    for o in range(0, rows, 8):
+        block = x[o * TILE : (o + 8) * TILE]
+        for m in range(TILE):
+            to = turned[m * rows + o : m * rows + o + 8]
+            to[0], to[1], to[2], to[3] = _four(block, m, TILE)
+            to[4], to[5], to[6], to[7] = _four(block, m + 4 * TILE, TILE)
 
 
 @kernel

@@ -10,10 +10,7 @@ a is the derivative of ∇L along u; one tangent of the forward pass and one of 
 it (Pearlmutter 1994, https://doi.org/10.1162/neco.1994.6.1.147).
 """
 
-import hashlib
-import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,22 +19,22 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mgrl_cli.algorithm.fused.tape import Tape
+from mgrl_cli.algorithm.fused.memory import aligned_zeros, array_of
+from mgrl_cli.algorithm.fused.sources import digest_of, is_numba_installed
+from mgrl_cli.algorithm.fused.tape import Batch, Tape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
 
 if TYPE_CHECKING:
     from mgrl_cli.algorithm.fused.passes import Passes
 
-_WIDTH, _SIGNALS, _TILE = 32, 8, 64
-# Slots of the kernels' arrays, as in `layout`, which only numba can import.
-_REPLAYED, _CHOSEN, _CHOSEN_D, _D_CHOSEN = range(4)
-_SQUASHED, _WEIGHT = range(2)
-
-
-@cache
-def is_available() -> bool:
-    """Return whether numba is installed."""
-    return importlib.util.find_spec("numba") is not None
+_WIDTH, _SIGNALS = 32, 8
+_KERNELS = ("action", "head", "kernels", "layers", "layout", "lstm", "packing", "passes")
+SOURCES = (
+    "objective_network.py",
+    "parameters.py",
+    *(f"fused/{name}.py" for name in (*_KERNELS, "scalar_math", "signals")),
+)
+"""What the kernels are made of: their own modules and where they take constants from."""
 
 
 def supports(network: ObjectiveNetwork, params: Tensor) -> bool:
@@ -48,7 +45,7 @@ def supports(network: ObjectiveNetwork, params: Tensor) -> bool:
     shape = network.shape
     return (
         network.compiled
-        and is_available()
+        and is_numba_installed()
         and (shape.width, shape.signal_features) == (_WIDTH, _SIGNALS)
         and params.device.type == "cpu"
         and params.dtype in (torch.float32, torch.float64)
@@ -59,15 +56,7 @@ def supports(network: ObjectiveNetwork, params: Tensor) -> bool:
 def _passes() -> "Passes":
     from mgrl_cli.algorithm.fused.passes import compile_passes
 
-    here = Path(__file__).parent
-    # All code that the kernels are made of: their own modules and where they take constants from.
-    files = [
-        *sorted(here.glob("*.py")),
-        here.parent / "parameters.py",
-        here.parent / "objective_network.py",
-    ]
-    source = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return compile_passes(source)
+    return compile_passes(digest_of(*SOURCES))
 
 
 def _forward(
@@ -78,27 +67,29 @@ def _forward(
     signals: ObjectiveSignals,
 ) -> tuple[Tensor, Tape]:
     """Return the losses and the tape of the forward pass."""
-    batch, steps, dimensions = policy_action.shape
-    tape = Tape(network, (batch, steps, dimensions, params.detach().numpy().dtype))
-    buffers = tape.buffers
-    buffers.params[...] = params.detach().numpy()
-    tape.put(action, buffers.pairs[:, :, _REPLAYED])
-    tape.put(policy_action, buffers.pairs[:, :, _CHOSEN])
-    tape.put(network.normalised_signals(signals), buffers.signal_input.reshape(-1, 4, _TILE))
-    is_read = signals.is_valid
-    if network.shape.padding_first:
-        is_read = is_read.sum(dim=1, keepdim=True) > torch.arange(is_read.shape[1]).flip(0)
-    tape.put_is_read(is_read)
-    _passes().forward(buffers.params, tape.bound, buffers)
-    return tape.take(buffers.output[:, _SQUASHED : _SQUASHED + 1]).squeeze(-1) * tape.bound, tape
+    batch = Batch(
+        array_of(action),
+        array_of(policy_action),
+        array_of(signals.reward),
+        array_of(signals.value),
+        array_of(signals.next_value),
+        array_of(signals.terminated),
+        array_of(signals.is_valid),
+    )
+    alpha = params.detach().numpy()
+    tape = Tape(network.shape, (*batch.policy_action.shape, alpha.dtype))
+    tape.buffers.params[...] = alpha
+    losses = np.empty(batch.reward.shape, alpha.dtype)
+    _passes().forward(tape.buffers.params, tape.options, batch, tape.buffers, losses)
+    return torch.from_numpy(losses), tape
 
 
 def _adjoint(tape: Tape, weights: Tensor) -> Tensor:
     """Return c = ∂(Σ weights · ℓ)/∂policy_action; the tape keeps the adjoints."""
-    buffers = tape.buffers
-    tape.put(weights.unsqueeze(-1), buffers.output[:, _WEIGHT : _WEIGHT + 1])
-    _passes().adjoint(buffers.params, buffers)
-    return tape.take(buffers.pairs[:, :, _D_CHOSEN])
+    *shape, dtype = tape.key
+    c = np.empty(shape, dtype)
+    _passes().adjoint(tape.buffers.params, tape.buffers, array_of(weights), c)
+    return torch.from_numpy(c)
 
 
 def loss_and_action_gradient(
@@ -130,11 +121,11 @@ def mixed_gradient(
 
     May be called again with another u; the tape's α, actions and weights do not change.
     """
-    buffers = tape.buffers
-    tape.put(u, buffers.pairs[:, :, _CHOSEN_D])
-    gradient = np.empty_like(buffers.params)
-    _passes().mixed(buffers.params, tape.bound, buffers, gradient)
-    return torch.from_numpy(gradient), tape.take(buffers.pairs[:, :, _D_CHOSEN])
+    *shape, dtype = tape.key
+    params, buffers = tape.buffers.params, tape.buffers
+    gradient, action_part = aligned_zeros(params.shape, dtype), np.empty(shape, dtype)
+    _passes().mixed(params, tape.options, buffers, array_of(u), gradient, action_part)
+    return torch.from_numpy(gradient), torch.from_numpy(action_part)
 
 
 def prepare(network: ObjectiveNetwork) -> None:

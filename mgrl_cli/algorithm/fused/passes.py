@@ -34,12 +34,18 @@ from mgrl_cli.algorithm.fused.kernels import (
 from mgrl_cli.algorithm.fused.layers import TURNED
 from mgrl_cli.algorithm.fused.layout import (
     ACTION_BIAS,
+    CHOSEN,
+    CHOSEN_D,
+    D_CHOSEN,
     HEAD,
     HEAD_OUT,
     LSTM_BIAS,
     LSTM_INPUT,
     LSTM_STATE,
+    REPLAYED,
     SQUARE,
+    SQUASHED,
+    WEIGHT,
 )
 from mgrl_cli.algorithm.fused.lstm import (
     D_CELL,
@@ -56,6 +62,14 @@ from mgrl_cli.algorithm.fused.lstm import (
     project_inputs,
     steps_to_tile,
     tile_to_steps,
+)
+from mgrl_cli.algorithm.fused.packing import (
+    put_is_read,
+    put_output,
+    put_pairs,
+    put_signals,
+    take_output,
+    take_pairs,
 )
 from mgrl_cli.algorithm.fused.scalar_math import OPTIONS, kernel
 from mgrl_cli.algorithm.fused.signals import signal_forward, signal_mixed
@@ -172,14 +186,14 @@ def _collect_sums(tape, gradient):
 
 
 class Passes(NamedTuple):
-    """What Python calls; every function works in place on a tape."""
+    """What Python calls; every function leaves in the tape what the next one needs."""
 
     forward: Callable[..., None]
-    """(α, bound, tape): inputs → losses over bound."""
+    """(α, options, batch, tape, losses): fills losses [batch, time]."""
     adjoint: Callable[..., None]
-    """(α, tape): weights → adjoints of the policy's actions."""
+    """(α, tape, weights, c): fills c = ∂(Σ weights · ℓ)/∂a [batch, time, act]."""
     mixed: Callable[..., None]
-    """(α, bound, tape, gradient): tangents of the actions → tangents of adjoint and ∇_α."""
+    """(α, options, tape, u, gradient, action_part): fills ∇_α⟨c, u⟩ and ∇_a⟨c, u⟩."""
 
 
 def compile_passes(source: str) -> Passes:
@@ -192,34 +206,43 @@ def compile_passes(source: str) -> Passes:
 
     @njit(cache=True, **OPTIONS)
     @no_type_check
-    def forward(params, bound, tape):
+    def forward(params, options, batch, tape, losses):
         _ = source
+        put_pairs(batch.action, REPLAYED, tape.pairs)
+        put_pairs(batch.policy_action, CHOSEN, tape.pairs)
+        put_signals(batch, options.shows_zero, tape)
+        put_is_read(batch.is_valid, options.padding_first, tape.is_read)
         action_forward(params, tape)
         signal_forward(params, tape)
         _recurrent_forward(params, tape)
-        head_forward(params, bound, tape)
+        head_forward(params, options.bound, tape)
+        take_output(tape.output, SQUASHED, params.dtype.type(options.bound), losses)
 
     @njit(cache=True, **OPTIONS)
     @no_type_check
-    def adjoint(params, tape):
+    def adjoint(params, tape, weights, c):
         _ = source
+        put_output(weights, WEIGHT, tape.output)
         head_adjoint(params, tape)
         _recurrent_adjoint(params, tape)
         action_adjoint(params, tape)
+        take_pairs(tape.pairs, D_CHOSEN, c)
 
     @njit(cache=True, **OPTIONS)
     @no_type_check
-    def mixed(params, bound, tape, gradient):
+    def mixed(params, options, tape, u, gradient, action_part):
         _ = source
+        put_pairs(u, CHOSEN_D, tape.pairs)
         gradient[:] = 0
         tape.sums[:] = 0
         action_tangent(params, tape)
         _recurrent_tangent(params, tape)
-        head_tangent(params, bound, tape)
+        head_tangent(params, options.bound, tape)
         head_mixed(params, tape, gradient)
         _recurrent_mixed(params, tape, gradient)
         signal_mixed(params, tape, gradient)
         action_mixed(params, tape, gradient)
         _collect_sums(tape, gradient)
+        take_pairs(tape.pairs, D_CHOSEN, action_part)
 
     return Passes(forward, adjoint, mixed)

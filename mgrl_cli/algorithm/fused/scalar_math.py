@@ -27,6 +27,21 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return njit(**options)(function)
 
 
+def named(*constants: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a function with the constants it closes over; use below `kernel` and `njit`.
+
+    The names under which numba links compiled functions tell neither closures nor processes apart.
+    Of two with one name, in caches filled by different processes, the one loaded first would be
+    called for both, with the other's constants.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ += "".join(f"_{constant}" for constant in constants)
+        return function
+
+    return decorate
+
+
 _TAYLOR = tuple(1.0 / factorial(k) for k in range(14))
 _ROUND_32, _ROUND_64 = np.float32(1.5 * 2**23), 1.5 * 2.0**52
 _LOG2_E = 1.0 / log(2.0)

@@ -1,18 +1,15 @@
-"""Memory of the fused objective: the arrays of one evaluation and the packing of batches into them.
+"""Memory of the fused objective: the arrays of one evaluation, and what goes into them.
 
 Imports no numba: the compiled kernels read these arrays by name, `kernels` explains tiles.
 """
 
-import threading
-from collections import defaultdict
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+from mgrl_cli.algorithm.fused.memory import BufferPool, aligned_zeros
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
 
 _Array = npt.NDArray[Any]
 
@@ -85,18 +82,31 @@ def _allocate(key: _Key) -> Buffers:
         "scratch_lane": (_TILE,),
         "wide": (3, _GATES * _TILE),
     }
-    arrays: dict[str, _Array] = {name: np.zeros(s, dtype) for name, s in shapes.items()}
+    arrays: dict[str, _Array] = {name: aligned_zeros(s, dtype) for name, s in shapes.items()}
     return Buffers(is_read=np.zeros((groups, steps, _LANES), np.bool_), **arrays)
 
 
-class _Pool(threading.local):
-    """Buffers that no tape holds, per thread: fresh pages would cost more than the arithmetic."""
-
-    def __init__(self) -> None:
-        self.free: defaultdict[_Key, list[Buffers]] = defaultdict(list)
+_pool: BufferPool[_Key, Buffers] = BufferPool(_allocate)
 
 
-_pool = _Pool()
+class Batch(NamedTuple):
+    """What the objective sees of a batch of windows, each array contiguous."""
+
+    action: _Array
+    policy_action: _Array
+    reward: _Array
+    value: _Array
+    next_value: _Array
+    terminated: _Array
+    is_valid: _Array
+
+
+class Options(NamedTuple):
+    """What of an objective's shape the kernels need to know."""
+
+    bound: float
+    shows_zero: bool
+    padding_first: bool
 
 
 @final
@@ -106,47 +116,18 @@ class Tape:
     Bound to the thread that made it.
     """
 
-    def __init__(self, network: ObjectiveNetwork, key: _Key) -> None:
-        self.bound = network.shape.bound
-        self._key = key
-        self._free = _pool.free[key]
-        self.buffers = self._free.pop() if self._free else _allocate(key)
+    def __init__(self, shape: ObjectiveShape, key: _Key) -> None:
+        """Borrow buffers.
+
+        Args:
+            shape: of the objective.
+            key: windows, steps, action dimensions and dtype of the batch.
+        """
+        self.options = Options(shape.bound, shape.terminal_value == "zero", shape.padding_first)
+        self.key = key
+        self.buffers = _pool.borrow(key)
 
     def __del__(self) -> None:
         """Give the buffers back."""
-        self._free.append(self.buffers)
-
-    def lanes_of(self, x: Tensor) -> _Array:
-        """Return [batch, time, feature] as lanes [group, quad, feature, step in quad, lane]."""
-        batch, steps, features = x.shape
-        groups, quads = -(-batch // _LANES), -(-steps // _TILE_STEPS)
-        source = x.detach().numpy()
-        if batch % _LANES or steps % _TILE_STEPS:
-            padded = np.zeros((groups * _LANES, quads * _TILE_STEPS, features), source.dtype)
-            padded[:batch, :steps] = source
-            source = padded
-        lanes = source.reshape(groups, _LANES, quads, _TILE_STEPS, features)
-        return lanes.transpose(0, 2, 4, 3, 1)
-
-    def put(self, x: Tensor, lanes: _Array) -> None:
-        """Copy x [batch, time, feature] into `lanes` [tile, feature, 64]."""
-        packed = self.lanes_of(x)
-        lanes.reshape(packed.shape)[...] = packed
-
-    def take(self, lanes: _Array) -> Tensor:
-        """Return lanes [tile, feature, 64] as a new tensor [batch, time, feature]."""
-        batch, steps, _, dtype = self._key
-        groups, quads = -(-batch // _LANES), -(-steps // _TILE_STEPS)
-        features = lanes.shape[1]
-        split = lanes.reshape(groups, quads, features, _TILE_STEPS, _LANES).transpose(0, 4, 1, 3, 2)
-        whole = np.empty(split.shape, dtype)
-        whole[...] = split
-        whole = whole.reshape(groups * _LANES, quads * _TILE_STEPS, features)
-        return torch.from_numpy(whole)[:batch, :steps].contiguous()
-
-    def put_is_read(self, is_read: Tensor) -> None:
-        """Copy the mask [batch, time] of the steps that the LSTM reads."""
-        groups, steps, _ = self.buffers.is_read.shape
-        padded = np.zeros((groups * _LANES, steps), np.bool_)
-        padded[: len(is_read)] = is_read.numpy()
-        self.buffers.is_read[...] = padded.reshape(groups, _LANES, steps).transpose(0, 2, 1)
+        if hasattr(self, "buffers"):
+            _pool.give_back(self.key, self.buffers)

@@ -1,0 +1,68 @@
+"""Adam (Kingma & Ba 2015, https://arxiv.org/abs/1412.6980) on one flat vector.
+
+The arithmetic is torch's own. `torch.optim.Adam` around it looks after parameter groups, hooks and
+state dictionaries, which costs more than the step itself on vectors as short as ours.
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-8
+
+
+@final
+class Adam:
+    """Parameters and the state of their optimiser, all changed in place."""
+
+    def __init__(self, params: Tensor, learning_rate: float) -> None:
+        """Begin with a fresh state.
+
+        Args:
+            params: what to optimise; any shape, contiguous.
+            learning_rate: step size.
+        """
+        self._learning_rate = learning_rate
+        self.params = params
+        self.steps = torch.zeros(())
+        """Steps made, as a number."""
+        self.first_moment = torch.zeros_like(params)
+        self.second_moment = torch.zeros_like(params)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state by name: the tensors themselves, no copies."""
+        return {
+            "adam_steps": self.steps,
+            "first_moment": self.first_moment,
+            "second_moment": self.second_moment,
+        }
+
+    def descend(self, gradient: Tensor) -> None:
+        """Make one step; the gradient must be finite."""
+        adam(
+            [self.params],
+            [gradient],
+            [self.first_moment],
+            [self.second_moment],
+            [],
+            [self.steps],
+            fused=True,
+            amsgrad=False,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            lr=self._learning_rate,
+            weight_decay=0.0,
+            eps=_EPSILON,
+            maximize=False,
+        )
+
+
+def is_finite_squared(gradient: Tensor) -> bool:
+    """Return whether the gradient may enter Adam: its squares are finite, and so is their sum.
+
+    Adam squares it, and a second moment that became infinite would stop its entry for good.
+    """
+    return bool(torch.isfinite(gradient.square().sum()))
