@@ -13,7 +13,7 @@ DEMO_PRESET ?= smoke
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults check format clean
+.PHONY: help setup demo test test-slow test-faults bench bench-smoke check format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 @\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -55,6 +55,14 @@ test-faults: setup  ## the campaign of faults: hundreds of kills, failed writes,
 	mkdir -p build && rm -f build/faults.jsonl
 	MGRL_FAULTS=$(CURDIR)/build/faults.jsonl $(BIN)/python -m pytest -n $(JOBS) tests/faults \
 		-m "slow or not slow" -o timeout=0 -o faulthandler_timeout=0 $(ARGS)
+
+bench: setup  ## speed against plain PyTorch, higher, stable-baselines3, torchrl and gloo: build/bench.json
+	$(BIN)/python -m pip install --constraint $(VENV)/constraints-without-torch.txt --editable '.[bench]'
+	mkdir -p build
+	$(BIN)/python -m benchmarks --json build/bench.json $(ARGS)
+
+bench-smoke: setup  ## a minute of it, without peers; fails where something got 30 % slower
+	$(BIN)/python -m benchmarks --smoke $(ARGS)
 
 check: setup  ## lint, format, types and import layers
 	$(BIN)/ruff check .
