@@ -219,7 +219,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    heavy = ("torch", "numpy", "zarr", "gymnasium", "matplotlib", "mujoco", "tensorboard")
+    heavy = (
+        *("torch", "numpy", "zarr", "gymnasium", "matplotlib", "mujoco", "tensorboard"),
+        *("numba", "pydantic", "multiprocessing"),
+    )
     program = (
         "import sys; from mgrl_cli.cli import main; main(['--help']); "
         f"print([name for name in {heavy!r} if name in sys.modules])"
@@ -230,15 +233,24 @@ def test_help_loads_nothing_heavy() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_help_takes_less_than_300_ms_of_processor_time() -> None:
-    """The best of five, in processor time: the machine that tests may be busy with other things."""
-    times_s: list[float] = []
+def test_help_takes_hardly_longer_than_that_of_the_smallest_program() -> None:
+    """Users are promised 0.3 s; half of that is Python's and typer's, whatever the machine.
+
+    The best of five, in processor time: the machine may be busy with other things.
+    """
+    smallest = (
+        "import typer; app = typer.Typer(); app.command()(lambda a=1: a); "
+        "app.command()(lambda b=1: b); app(['--help'])"
+    )
+    times_s: dict[str, list[float]] = {"mgrl": [], "smallest": []}
     for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert mgrl("--help").returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times_s.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-    assert min(times_s) < 0.3
+        for name, words in (("mgrl", ["-m", "mgrl_cli", "--help"]), ("smallest", ["-c", smallest])):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *words], capture_output=True, timeout=60, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent_s = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+            times_s[name].append(spent_s)
+    assert min(times_s["mgrl"]) < 2 * min(times_s["smallest"])
 
 
 def test_the_process_exits_with_the_code_of_the_boundary() -> None:

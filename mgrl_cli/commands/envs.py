@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from envs.registry import EnvironmentInfo
 
-_PIPE_WIDTH = 200
-"""Columns where stdout is no terminal: wide enough that nothing is cut off for `grep`."""
-
 
 def envs(*, json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the known environments and what they need.
@@ -29,26 +26,24 @@ def envs(*, json: JsonOption = False, debug: DebugOption = False) -> None:
     from json import dumps
 
     import typer
-    from rich.console import Console
 
     from envs.registry import known_environments
+    from mgrl_cli.ui.tables import stdout_console
 
     environments = known_environments()
     if json:
         typer.echo(dumps({"environments": [asdict(info) for info in environments]}, indent=2))
         return
-    console = Console()
-    if not console.is_terminal:
-        console.width = _PIPE_WIDTH
-    console.print(_table(environments))
+    stdout_console().print(_table(environments))
 
 
 def _table(environments: "Iterable[EnvironmentInfo]") -> "Table":
     """Return one row per environment; "-" is not known while an extra is missing."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    from mgrl_cli.ui.tables import plain_table
+
+    table = plain_table()
     table.add_column("name", style="bold")
     table.add_column("id")
     table.add_column("obs", justify="right")

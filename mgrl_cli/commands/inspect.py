@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Report = AgentReplay | Buffer | RunReport | CheckpointReport | ObjectiveReport
 
-_PIPE_WIDTH = 200
-"""Columns where stdout is no terminal: wide enough that nothing is cut off for `grep`."""
 _WIDE_FROM = 110
 """Console width from which sparklines have room."""
 _SHORT_CURVE, _LONG_CURVE = 10, 24
@@ -164,11 +162,9 @@ def _columns(agent: "AgentReplay") -> "ReplayColumns":
 
 
 def _print(sections: "Iterable[Section]") -> None:
-    from rich.console import Console
+    from mgrl_cli.ui.tables import stdout_console
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPE_WIDTH
+    console = stdout_console()
     for number, section in enumerate(sections):
         if number:
             console.print()

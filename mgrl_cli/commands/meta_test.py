@@ -24,7 +24,6 @@ from mgrl_cli.commands.run_options import (
     split_list,
     supervision_options,
 )
-from mgrl_cli.config import RULES
 from mgrl_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -139,6 +138,8 @@ def report_scores(directory: "RunDirectory", *, json: bool) -> None:
 
 def _rules(against: str | None) -> list[str] | None:
     """Return the learned objective and what it is compared with; None leaves it to --config."""
+    from mgrl_cli.config import RULES
+
     if against is None:
         return None
     rules = ["learned", *split_list(against, "--against")]

@@ -46,7 +46,7 @@ def resume_run(directory: "RunDirectory", *, workers: int | None, quiet: bool, j
     from mgrl_cli.commands.meta_test import report_scores
     from mgrl_cli.runtime.launch import check_environments, prepare_kernels
     from mgrl_cli.runtime.resumption import resume as launch
-    from mgrl_cli.runtime.resumption import standing_of
+    from mgrl_cli.runtime.resumption import standing_of, tidy
     from mgrl_cli.ui.progress import open_progress
 
     say = progress_line(quiet=quiet)
@@ -54,6 +54,7 @@ def resume_run(directory: "RunDirectory", *, workers: int | None, quiet: bool, j
     settings = standing.config
     is_test = settings.kind == "meta-test"
     if standing.is_finished:
+        tidy(directory, standing)
         say(f"run '{directory.path}' is finished: nothing is left to do")
     else:
         check_environments(settings, say)

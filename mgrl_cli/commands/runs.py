@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from mgrl_cli.inspection.runs import RunLine
 
-_PIPE_WIDTH = 200
-"""Columns where stdout is no terminal: wide enough that nothing is cut off for `grep`."""
-
 
 def runs(
     *, runs_dir: RunsDirOption = Path("runs"), json: JsonOption = False, debug: DebugOption = False
@@ -25,9 +22,9 @@ def runs(
     from json import dumps
 
     import typer
-    from rich.console import Console
 
     from mgrl_cli.inspection.runs import list_runs
+    from mgrl_cli.ui.tables import stdout_console
 
     lines = list_runs(runs_dir)
     if json:
@@ -36,20 +33,17 @@ def runs(
     if not lines:
         typer.echo(f"no run in '{runs_dir}'", err=True)
         return
-    console = Console()
-    if not console.is_terminal:
-        console.width = _PIPE_WIDTH
-    console.print(_table(lines))
+    stdout_console().print(_table(lines))
 
 
 def _table(lines: "Iterable[RunLine]") -> "Table":
-    from rich.table import Table
     from rich.text import Text
 
     from mgrl_cli.inspection.plain_text import plain_text
     from mgrl_cli.ui.number_text import MISSING, duration_text
+    from mgrl_cli.ui.tables import plain_table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = plain_table()
     table.add_column("run", style="bold")
     for name in ("kind", "environments"):
         table.add_column(name)

@@ -89,7 +89,7 @@ def inspect_run(path: Path) -> RunReport:
     """Read a run directory as it is now.
 
     Raises:
-        FileError: `config.toml` is missing, damaged or not ours.
+        FileError: `config.toml` is missing, damaged or not ours, or the lock file is a link.
         StorageError: the operating system refused to read settings or metrics, or to list a part.
     """
     run = RunDirectory(path)

@@ -53,6 +53,7 @@ def inspect_checkpoints(run: RunDirectory, config: RunConfig, rounds_done: int) 
         rounds_done: rounds recorded, for the age of checkpoints.
 
     Raises:
+        FileError: the lock file is a symbolic link.
         StorageError: the operating system refused to list them, or to tell who writes the run.
     """
     # Before the checkpoints: who ends meanwhile has made the last of them.

@@ -2,7 +2,8 @@
 
 The run is judged by one checkpoint, the newest whose manifest is whole when the look begins, so a
 run that goes on meanwhile gives no false alarm: what a checkpoint names stays as it is. What no
-digest covers is not judged: logs, event files, figures, results, the replay's attributes.
+digest covers is not judged: logs, event files, figures, results, the replay's attributes but for
+how many rows they claim.
 """
 
 import os
@@ -101,10 +102,11 @@ def _directory_notes(
     run: RunDirectory, newest: Manifest | None, *, has_rows: bool
 ) -> Iterator[str]:
     holder = None
-    try:
-        holder = lock_holder(run)
-    except StorageError as error:
-        yield str(error)
+    with suppress(FileError):  # a link, which is a problem already
+        try:
+            holder = lock_holder(run)
+        except StorageError as error:
+            yield str(error)
     if holder is not None:
         yield f"the run is being written by {holder}"
     if newest is None and not has_rows:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mgrl_cli.plots.aggregate import Curve, FloatArray
+from mgrl_cli.plots.style import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,10 +53,11 @@ def add_legend(
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=entry.color, linestyle=entry.line_style, label=entry.label)
+        Line2D([], [], color=entry.color, linestyle=entry.line_style, label=literal(entry.label))
         for entry in entries
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=num_columns, title=title)
+    heading = None if title is None else literal(title)
+    figure.legend(handles=handles, loc="outside upper center", ncols=num_columns, title=heading)
 
 
 def add_caption(figure: Figure, caption: str) -> None:

@@ -150,11 +150,16 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise StorageError(message) from error
 
 
+def literal(text: str) -> str:
+    """Return what matplotlib draws as `text`: between two dollar signs it would read a formula."""
+    return text.replace("$", r"\$")
+
+
 def style_axes(axes: Axes, *, title: str = "", y_label: str = "") -> None:
     """Label axes over env steps, once everything is drawn: few ticks, "10k", from 0 on."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    axes.set_title(title, loc="left")
+    axes.set_title(literal(title), loc="left")
     axes.set_ylabel(y_label)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))

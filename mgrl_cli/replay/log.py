@@ -27,7 +27,7 @@ from mgrl_cli.replay.blueprint import (
 )
 from mgrl_cli.replay.chunks import read_chunk
 from mgrl_cli.replay.digest import ReplayDigest, ReplayPosition, ReplayTail, blank_tail
-from mgrl_cli.replay.mending import place, sweep_chunks
+from mgrl_cli.replay.mending import place, sweep_chunks, sweep_unfinished
 from mgrl_cli.replay.schema import CHUNK_ROWS, FIELDS, Episode, Field, check_episode
 
 
@@ -224,6 +224,18 @@ class ReplayLog:
         self._group.update_attributes(counts(rows, episodes))
         self._committed_rows, self._committed_episodes = rows, episodes
         self._unsynced.add(self._path / "zarr.json")
+
+
+def sweep_replay(path: Path) -> None:
+    """Remove what a crash left of files that were being written in a whole `buffer.zarr`.
+
+    Call it only where nobody writes into it.
+
+    Raises:
+        StorageError: the operating system refused.
+    """
+    with _storage_errors(path):
+        sweep_unfinished(path)
 
 
 def _prove(path: Path, blueprint: Blueprint) -> ReplayDigest:

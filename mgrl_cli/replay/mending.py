@@ -27,13 +27,22 @@ def place(group: Path, files: Mapping[str, bytes], parent_metadata: bytes) -> No
         OSError: no space, or the operating system refused.
     """
     group.mkdir(parents=True, exist_ok=True)
-    for unfinished in [*group.rglob("*.partial")]:
-        _remove(unfinished)
+    sweep_unfinished(group)
     _replace(group, group.parent / "zarr.json", parent_metadata)
     for inner, content in files.items():
         for folder in [*reversed((group / inner).relative_to(group).parents)][1:]:
             _ensure_folder(group / folder)
         _replace(group, group / inner, content)
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Remove what a crash left of files that were being written below a folder.
+
+    Raises:
+        OSError: the operating system refused.
+    """
+    for unfinished in [*folder.rglob("*.partial")]:
+        _remove(unfinished)
 
 
 def sweep_chunks(array: Path, num_chunks: int) -> None:

@@ -14,6 +14,10 @@ from mgrl_cli.run_dir.atomic import create_directory, explain_os_error, sync_dir
 HISTORY_ROUNDS = 10
 """Rounds between two objectives kept for testing along the way."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FILES_BEFORE_SETTINGS = re.compile(
+    r"\.lock|\.lock-holder\.json|\.(config\.toml|\.lock-holder\.json)\.[0-9a-f]{32}\.partial"
+)
+"""What a run that is killed may leave before it has settings, besides empty directories."""
 
 
 def agent_name(agent_id: int) -> str:
@@ -131,11 +135,40 @@ def check_run_name(runs_dir: Path, name: str | None) -> None:
     if runs_dir.exists() and not runs_dir.is_dir():
         raise StorageError(f"cannot create a run in '{runs_dir}': it is a file, not a directory")
     if name is not None and (runs_dir / name).exists():
-        raise _taken(runs_dir / name)
+        refuse_taken(runs_dir / name)
+
+
+def refuse_taken(path: Path) -> None:
+    """Check that nothing is at `path`, or nothing but what a run left that never had settings.
+
+    Raises:
+        UsageError: something is there.
+    """
+    if os.path.lexists(path) and not is_unstarted(path):
+        raise _taken(path)
+
+
+def is_unstarted(path: Path) -> bool:
+    """Return whether a directory is empty but for what a run left that never had settings."""
+    try:
+        return not path.is_symlink() and all(map(_is_left_before_settings, path.iterdir()))
+    except (OSError, ValueError):  # no directory, or none that can be judged
+        return False
+
+
+def _is_left_before_settings(path: Path) -> bool:
+    if path.is_symlink():
+        return False
+    if path.is_dir():
+        return path.name in ("metrics", "logs") and not any(path.iterdir())
+    return path.is_file() and _FILES_BEFORE_SETTINGS.fullmatch(path.name) is not None
 
 
 def create_run_directory(runs_dir: Path, name: str | None, stem: str) -> RunDirectory:
     """Claim a new run directory; an existing one is never overwritten.
+
+    A directory of this name that is `is_unstarted` is claimed too. Another process may do so at the
+    same time: call `refuse_taken` once the run is locked.
 
     Args:
         runs_dir: parent, created if need be.
@@ -150,7 +183,7 @@ def create_run_directory(runs_dir: Path, name: str | None, stem: str) -> RunDire
     try:
         create_directory(runs_dir)
         if name is not None:
-            return _claim(runs_dir / name)
+            return _claim(runs_dir / name, may_exist=True)
         clean_stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
         number = 0
         while True:
@@ -158,19 +191,20 @@ def create_run_directory(runs_dir: Path, name: str | None, stem: str) -> RunDire
             path = runs_dir / f"{clean_stem}-{number:03d}"
             if not path.exists():
                 with suppress(UsageError):  # another process was faster
-                    return _claim(path)
+                    return _claim(path, may_exist=False)
     except OSError as error:
         raise StorageError(explain_os_error(error, f"create a run in '{runs_dir}'")) from error
 
 
-def _claim(path: Path) -> RunDirectory:
+def _claim(path: Path, *, may_exist: bool) -> RunDirectory:
     try:
         path.mkdir()
     except FileExistsError as error:
-        raise _taken(path) from error
+        if not (may_exist and is_unstarted(path)):
+            raise _taken(path) from error
     run = RunDirectory(path)
     for directory in (run.metrics, run.logs):
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
     sync_directory(path)
     sync_directory(path.parent)
     return run
@@ -191,9 +225,16 @@ def find_run(name_or_path: str, runs_dir: Path) -> RunDirectory:
     Raises:
         FileError: there is no such run.
     """
-    for candidate in (Path(name_or_path), runs_dir / name_or_path):
+    candidates = (Path(name_or_path), runs_dir / name_or_path)
+    for candidate in candidates:
         if is_run_directory(candidate):
             return RunDirectory(candidate)
+    for candidate in candidates:
+        if is_unstarted(candidate):
+            raise FileError(
+                f"run '{candidate}' was stopped before it had settings, so there is nothing to "
+                f"continue; start it again as before, with --run {candidate.name}"
+            )
     known = [path.name for path in sorted(runs_dir.glob("*")) if is_run_directory(path)]
     raise FileError(
         f"no run '{name_or_path}' here or in '{runs_dir}'.{did_you_mean(name_or_path, known)}"

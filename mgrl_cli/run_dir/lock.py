@@ -76,6 +76,7 @@ def lock_holder(run: RunDirectory) -> str | None:
     Creates nothing, and is never in the way of a starting run for long enough to stop it.
 
     Raises:
+        FileError: the lock file is a symbolic link.
         StorageError: the operating system refused to tell.
     """
     try:
@@ -83,6 +84,8 @@ def lock_holder(run: RunDirectory) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _link(run) from error
         raise StorageError(explain_os_error(error, f"look at '{run.lock}'")) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -104,15 +107,17 @@ def _acquire(run: RunDirectory) -> AbstractContextManager[object]:
         raise _refusal(run) from error
     except (OSError, NotImplementedError) as error:  # older releases of filelock raise the latter
         if isinstance(error, OSError) and error.errno == errno.ELOOP:  # it follows no link
-            raise FileError(
-                f"'{run.lock}' is a symbolic link, expected none inside a run; remove it"
-            ) from error
+            raise _link(run) from error
         if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
             message = (
                 f"cannot lock run '{run.path}': its file system has no locks; keep runs on another"
             )
             raise StorageError(message) from error
         raise StorageError(explain_os_error(error, f"lock run '{run.path}'")) from error
+
+
+def _link(run: RunDirectory) -> FileError:
+    return FileError(f"'{run.lock}' is a symbolic link, expected none inside a run; remove it")
 
 
 def _refusal(run: RunDirectory) -> RunLockedError:

@@ -129,7 +129,7 @@ def start_resource_tracker() -> None:
     """Start multiprocessing's helper process so that a hang-up of the terminal does not kill it.
 
     It shields itself from SIGINT and SIGTERM, but a SIGHUP to the process group would end it and
-    make Python complain about lost semaphores. What is ignored at its start stays ignored.
+    make Python complain when the next worker starts. What is ignored at its start stays ignored.
     """
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -1,12 +1,14 @@
 """Continuing a run from its newest checkpoint, exactly, or saying why it cannot be exact."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
 
 from mgrl_cli.config import RunConfig
-from mgrl_cli.errors import FileError
+from mgrl_cli.errors import FileError, MgrlError
 from mgrl_cli.objective_file import LearnedObjective
+from mgrl_cli.replay.log import sweep_replay
 from mgrl_cli.run_dir.atomic import remove_unfinished
 from mgrl_cli.run_dir.build import this_build
 from mgrl_cli.run_dir.checkpoints import Checkpoint, CheckpointStore
@@ -83,11 +85,9 @@ def resume(
         standing = standing_of(run)  # again: it may have moved on before it was locked
         for problem in standing.problems:
             say(f"passed over a damaged checkpoint: {problem}")
+        _sweep(run, standing)
         if standing.is_finished:
             return
-        CheckpointStore(run, keep=standing.config.checkpoints.keep).sweep()
-        for directory in (run.path, run.objectives):
-            remove_unfinished(directory)
         if standing.checkpoint is None:
             say("the run was stopped before its first checkpoint; it starts at its beginning")
         else:
@@ -95,6 +95,25 @@ def resume(
             say(f"continues from {standing.checkpoint.path.name}")
         plan = _plan(run, standing, workers)
         Coordinator(plan, progress, standing.checkpoint).execute()
+
+
+def tidy(run: RunDirectory, standing: Standing) -> None:
+    """Remove what a crash left in a finished run, where that can be done.
+
+    Nothing more is to come of the run, so it is no error if another process is at work on it, if it
+    is not what it should be or if it cannot be written.
+    """
+    with suppress(MgrlError), locked(run):
+        refuse_links(run)
+        _sweep(run, standing)
+
+
+def _sweep(run: RunDirectory, standing: Standing) -> None:
+    """Remove what a crash left; the run must be locked and without links."""
+    CheckpointStore(run, keep=standing.config.checkpoints.keep).sweep()
+    for directory in (run.path, run.objectives):
+        remove_unfinished(directory)
+    sweep_replay(run.buffer)
 
 
 def _plan(run: RunDirectory, standing: Standing, workers: int | None) -> RunPlan:

@@ -246,6 +246,14 @@ def test_a_file_that_is_not_ours_is_one_line_and_exit_code_4(
         assert err.count("\n") == 1
 
 
+def test_a_lock_file_that_is_a_link_is_not_ours(run: Path, mgrl: Mgrl, tmp_path: Path) -> None:
+    (run / ".lock").symlink_to(tmp_path)
+    exit_code, out, err = mgrl(run)
+    assert (exit_code, out) == (4, "")
+    assert err.startswith(f"mgrl: error: '{run / '.lock'}' is a symbolic link, expected none")
+    assert err.count("\n") == 1
+
+
 def test_an_empty_directory_and_a_corrupt_objective_exit_4(run: Path, mgrl: Mgrl) -> None:
     (run.parent / "empty").mkdir()
     assert mgrl(run.parent / "empty")[0] == 4
@@ -368,7 +376,7 @@ def test_text_from_files_cannot_steer_the_terminal() -> None:
 def test_everything_fits_into_80_columns(
     run: Path, mgrl: Mgrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mgrl_cli.commands.inspect._PIPE_WIDTH", 80)
+    monkeypatch.setattr("mgrl_cli.ui.tables._PIPE_WIDTH", 80)
     for part in PARTS:
         _, out, _ = mgrl(run / part)
         assert max(map(len, out.splitlines())) <= 80

@@ -140,6 +140,22 @@ def test_a_taken_name_is_refused_and_the_old_run_left_alone(run, tmp_path: Path)
     assert snapshot(tmp_path) == before
 
 
+def test_a_run_killed_before_it_had_settings_is_started_again_under_its_name(
+    run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = create_run_directory(tmp_path / "runs", "x", "stem")
+    unfinished = left.path / f".config.toml.{'0' * 32}.partial"
+    unfinished.write_text("half of some settings")
+    outcome = Outcome(capsys, ["resume", "x", "--runs-dir", str(tmp_path / "runs")])
+    assert outcome.exit_code == 4
+    assert outcome.refusal.endswith("start it again as before, with --run x")
+
+    outcome = run("--envs", "pendulum", "--agents", "1", "--run", "x", "--quiet")
+    assert outcome.exit_code == 0
+    assert outcome.out == f"{left.objective}\n"
+    assert not unfinished.exists()
+
+
 def test_a_file_in_the_place_of_the_runs_is_a_storage_error(run, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("mine")
     outcome = run("--envs", "pendulum")

@@ -1,6 +1,7 @@
 """`mgrl runs`: what it says of runs in every state, and that it changes none of them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs_dir = tmp_path_factory.mktemp("runs")
     from mgrl_cli.cli import main
 
-    for name in ("finished", "longer", "damaged"):
-        argv = ["meta-train", "--envs", "pendulum,cartpole", "--run", name, "--quiet"]
-        assert main(tiny(*argv, runs_dir=runs_dir)) == 0
+    argv = ["meta-train", "--envs", "pendulum,cartpole", "--run", "finished", "--quiet"]
+    assert main(tiny(*argv, runs_dir=runs_dir)) == 0
+    for name in ("longer", "damaged"):
+        shutil.copytree(runs_dir / "finished", runs_dir / name)
     longer = RunDirectory(runs_dir / "longer")
     write_settings(longer, read_settings(longer).model_copy(update={"steps": 600}))
     (runs_dir / "damaged" / "config.toml").write_text("steps = [")

@@ -20,7 +20,7 @@ from mgrl_cli.run_dir.checkpoints import checkpoint_paths
 from mgrl_cli.run_dir.layout import RunDirectory
 from tests.commands.tiny_runs import snapshot, tiny
 
-LOOKS = 50
+LOOKS = 15
 CHECKPOINTS = 3
 """Seen as the newest in between: the run did go on meanwhile."""
 OPTIONS = ("--envs", "pendulum,cartpole", "--agents", "2", "--run", "a", "--quiet")

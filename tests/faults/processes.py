@@ -22,7 +22,8 @@ STEPS = 900 if IS_CAMPAIGN else 180
 """Env steps of a run, in rounds of 60; a checkpoint at the end of each."""
 LONG_ENOUGH_S = 100.0
 """For anything that must happen, on a busy machine."""
-GONE_WITHIN_S = 2.0
+SOON_S = 30.0
+"""For what takes a moment, on a busy machine; a test has it wait for something else for longer."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -61,13 +62,13 @@ def rounds_in_metrics(run: RunDirectory) -> int:
 
 
 def litter(run: RunDirectory) -> list[Path]:
-    """What was being written, or removed, when somebody died."""
-    return [*run.path.rglob(".staging-*"), *run.path.rglob("*.partial")]
-
-
-def allowed_s(seconds: float) -> float:
-    """What something may take that takes so long at most while others leave the machine alone."""
-    return seconds * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+    """What was being written, or removed, when somebody died; a live run may be looked at too."""
+    return [
+        Path(folder, name)
+        for folder, folders, files in os.walk(run.path)
+        for name in (*folders, *files)
+        if name.startswith(".staging-") or name.endswith(".partial")
+    ]
 
 
 @contextmanager
@@ -94,15 +95,13 @@ def running(
                 member.kill()
 
 
-def wait_until(
-    is_so: Callable[[], object], process: subprocess.Popen[str] | None = None, pause_s: float = 0.01
-) -> None:
+def wait_until(is_so: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
     """Wait for something that must come about, while the process lives."""
     deadline_s = time.monotonic() + LONG_ENOUGH_S
     while not is_so():
         assert time.monotonic() < deadline_s, "waited in vain"
         assert process is None or process.poll() is None, process.communicate()
-        time.sleep(pause_s)
+        time.sleep(0.03)
 
 
 def session_of(leader: int) -> list[psutil.Process]:
@@ -120,8 +119,8 @@ def session_of(leader: int) -> list[psutil.Process]:
 
 
 def assert_soon_gone(leader: int) -> None:
-    """Check that a session whose leader was killed ends within moments."""
-    deadline_s = time.monotonic() + allowed_s(GONE_WITHIN_S)
+    """Check that a session whose leader has ended ends too."""
+    deadline_s = time.monotonic() + SOON_S
     while left := session_of(leader):
         assert time.monotonic() < deadline_s, f"still there: {left}"
         time.sleep(0.02)
@@ -139,18 +138,19 @@ def workers_of(coordinator: int) -> list[psutil.Process]:
     return sorted(found, key=lambda each: (each.create_time(), each.pid))
 
 
-@contextmanager
-def leaves_no_shared_memory(*, but_semaphores: bool = False) -> Iterator[None]:
-    """Check that nothing new stays in shared memory; what others use for a moment goes away.
+def stop(*processes: psutil.Process) -> None:
+    """Have processes stand still, so that whoever waits for them waits for ever."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # it has just gone
+            process.suspend()
 
-    Args:
-        but_semaphores: leave out Python's named semaphores, 32 bytes each. Its resource tracker
-            removes them, and cannot where it was killed along with everyone else.
-    """
+
+@contextmanager
+def leaves_no_shared_memory() -> Iterator[None]:
+    """Check that nothing new stays in shared memory; what others use for a moment goes away."""
 
     def present() -> set[Path]:
-        found = set(_SHARED_MEMORY.iterdir()) if _SHARED_MEMORY.is_dir() else set()
-        return {path for path in found if not (but_semaphores and path.name.startswith("sem.mp-"))}
+        return set(_SHARED_MEMORY.iterdir()) if _SHARED_MEMORY.is_dir() else set()
 
     before = present()
     yield

@@ -23,7 +23,7 @@ from mgrl_cli.telemetry import AgentState
 from tests.commands.tiny_runs import Outcome, tiny
 from tests.envs import conftest as environments
 from tests.envs.test_preflight import BROKEN, RAISING
-from tests.faults.tally import trial, trials
+from tests.faults.tally import IS_CAMPAIGN, trial, trials
 from tests.runtime.conftest import Remembering, fingerprint, run_tiny, tiny_config
 from tests.runtime.stopping import StopAfterRound
 
@@ -180,6 +180,7 @@ def test_a_constructor_that_fails_ends_with_exit_code_5_before_there_is_a_run(
         assert not runs_dir.exists()
 
 
+@pytest.mark.skipif(not IS_CAMPAIGN, reason="takes processes; the campaign tries it")
 def test_failures_are_the_same_in_worker_processes(faulty, tmp_path):
     with trial("22 environment raises now and then, in processes"):
         broken = {"id": faulty, "kwargs": {"fault": "raise_step", "rate": 0.02}}

@@ -31,6 +31,8 @@ from tests.faults.tally import IS_CAMPAIGN, trial, trials
 from tests.runtime.conftest import fingerprint
 
 READING = ("verify", "inspect")
+SOON_S = 10.0
+"""Processor time of one command that must not follow absurd figures."""
 MIB = 2**20
 
 Mgrl = Callable[..., Outcome]
@@ -132,7 +134,7 @@ def test_tampered_replay_metadata_is_refused_at_once_in_little_memory(
                 assert outcome.exit_code == 4, (command, inner, name)
                 assert "agent-000" in outcome.err, (command, inner, name)
                 assert len(outcome.err.splitlines()) == 1, (command, inner, name)
-                assert time.process_time() - start_s < 2, (command, inner, name)
+                assert time.process_time() - start_s < SOON_S, (command, inner, name)
                 assert peak_bytes() - before < 500 * MIB, (command, inner, name)
         file.write_bytes(whole)
 
@@ -540,7 +542,7 @@ SETTINGS = [
     ("schedule.round_steps", "0", "greater than or equal to 1"),
     ("schedule.policy_interval", "5000", "at most schedule.round_steps"),
     ("objective.bound", "-1", "greater than 0"),
-    ("objective.compiled", '"yes"', "valid boolean"),
+    ("compiled", '"yes"', "valid boolean"),
     ("meta.inner_steps", "1000", "less than or equal to 10"),
     ("meta.inner_step_size", "nan", "finite"),
     ("meta.reset", '"all"', "'policy' or 'agent'"),
@@ -627,4 +629,4 @@ def test_hostile_settings_inside_a_run_are_refused_at_once(
             outcome = mgrl(command, run.path)
             assert outcome.exit_code == 4, (command, outcome.err)
             assert "config.toml" in outcome.err, (command, outcome.err)
-            assert time.process_time() - start_s < 2, command
+            assert time.process_time() - start_s < SOON_S, command

@@ -27,6 +27,7 @@ from mgrl_cli.inspection.verification import verify
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.lock import lock_holder
+from mgrl_cli.runtime.launch import claim_run
 from mgrl_cli.runtime.resumption import resume, standing_of
 from tests.faults.io_faults import count_operations, crash_at, fail_at
 from tests.faults.tally import IS_CAMPAIGN, trial
@@ -143,7 +144,8 @@ def litter(run: RunDirectory) -> None:
 def check_what_is_left(run: RunDirectory, whole: dict[str, object]) -> None:
     """Look at a run as a new process would: it is whole and goes on as if nothing had happened."""
     if not run.config.is_file():
-        assert not run.checkpoints.exists()  # it was not even claimed
+        assert not run.checkpoints.exists()
+        assert claim_run(tiny_config(), run.path.parent, run.name) == run  # the name is free again
         return
     assert lock_holder(run) is None
     assert verify(run.path).problems == ()
@@ -151,8 +153,7 @@ def check_what_is_left(run: RunDirectory, whole: dict[str, object]) -> None:
     assert standing.problems == ()
     continue_run(run.path.parent)
     assert fingerprint(run) == whole
-    if not standing.is_finished:  # a finished run is left as it is
-        assert leftovers(run) == []
+    assert leftovers(run) == []
 
 
 def leftovers(run: RunDirectory) -> list[Path]:
@@ -212,7 +213,8 @@ def check_message(message: str, run: RunDirectory, operation: str) -> None:
     """It is one line that names a path and, once anything is saved, says how to continue."""
     if operation.startswith(HARMLESS) and not message:
         return
-    assert str(run.path) in message
+    is_made = operation != "mkdir ."  # else the line names the directory of runs
+    assert str(run.path if is_made else run.path.parent) in message
     assert "\n" not in message
     assert len(message) < 600
     is_going_on = re.match(r"\w+ (buffer|metrics|objective)", operation) is not None
@@ -250,7 +252,12 @@ def test_a_crash_loses_nothing(last_round: Course, tmp_path: Path, pattern: str)
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"rename config\.toml", r"rename buffer\.zarr/.*", r"fsync checkpoints/\.staging-.*"],
+    [
+        r"mkdir logs",
+        r"rename config\.toml",
+        r"rename buffer\.zarr/.*",
+        r"fsync checkpoints/\.staging-.*",
+    ],
 )
 def test_a_crash_at_the_beginning_loses_nothing(
     beginning: Course, tmp_path: Path, pattern: str

@@ -23,6 +23,7 @@ from mgrl_cli.run_dir.layout import RunDirectory, find_run
 from mgrl_cli.run_dir.manifest import MANIFEST_NAME, read_manifest
 from mgrl_cli.run_dir.tensor_file import read_tensor_file, tensor_file_bytes
 from mgrl_cli.runtime.agent_files import part_name
+from mgrl_cli.runtime.launch import claim_run
 from mgrl_cli.runtime.resumption import resume, standing_of
 from tests.faults.crashed_runs import crashed_run
 from tests.faults.doctoring import doctor_part, only_checkpoint
@@ -126,7 +127,8 @@ def check_what_is_left(runs_dir: Path, whole: dict[str, object], *, is_saved: bo
         run = find_run("run", runs_dir)
     except FileError:
         assert not is_saved
-        assert not (runs_dir / "run" / "checkpoints").exists()  # it was not even claimed
+        assert not (runs_dir / "run" / "checkpoints").exists()
+        assert claim_run(tiny_config(), runs_dir, "run").config.is_file()  # the name is free again
         return
     standing = standing_of(run)
     assert standing.problems == ()
@@ -134,8 +136,7 @@ def check_what_is_left(runs_dir: Path, whole: dict[str, object], *, is_saved: bo
     continue_run(runs_dir)
     assert fingerprint(run) == whole
     assert verify(run.path).problems == ()
-    if not standing.is_finished:  # a finished run is left as it is
-        assert leftovers(run) == []
+    assert leftovers(run) == []
 
 
 def leftovers(run: RunDirectory) -> list[Path]:

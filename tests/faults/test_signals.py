@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 import pexpect
+import psutil
 import pytest
 
 from mgrl_cli.errors import Interrupted
@@ -22,13 +23,13 @@ from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.runtime.resumption import standing_of
 from tests.faults.processes import (
     LONG_ENOUGH_S,
-    allowed_s,
     assert_exact_and_clean,
     assert_soon_gone,
     finish,
     rounds_in_metrics,
     running,
     session_of,
+    stop,
     training,
     wait_until,
     workers_of,
@@ -38,7 +39,7 @@ from tests.runtime.conftest import Remembering, tiny_config
 from tests.runtime.stopping import StopAfterRound
 
 LATEST_S = 12.0 if IS_CAMPAIGN else 0.5
-HANG_TIMEOUT_S = 2.0
+HANG_TIMEOUT_S = 5.0
 ONLY_ON_REQUEST = ("--set", "checkpoints.interval_s=1000")
 """Nothing but the signal makes a checkpoint, once the run has begun."""
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
@@ -66,10 +67,9 @@ class Shell:
     def type(self, line: str) -> None:
         self._child.sendline(line)
 
-    def press(self, key: str) -> float:
-        """Press Ctrl and a key; return the time."""
+    def press(self, key: str) -> None:
+        """Press Ctrl and a key."""
         self._child.sendcontrol(key)
-        return time.monotonic()
 
     def ask(self, line: str) -> str:
         """Return what a command prints."""
@@ -87,6 +87,18 @@ class Shell:
         while time.monotonic() < deadline_s and not is_enough():
             with suppress(pexpect.TIMEOUT):
                 self._child.read_nonblocking(65536, timeout=0.02)
+
+    def stop_a_worker(self) -> None:
+        """Have the run in the foreground wait for ever."""
+        for coordinator in psutil.Process(self._child.pid).children():
+            stop(*workers_of(coordinator.pid)[:1])
+
+    def bring_back(self) -> None:
+        """Have the job that was stopped go on in the foreground."""
+        (job,) = psutil.Process(self._child.pid).children()
+        assert job.status() == psutil.STATUS_STOPPED
+        self.type("fg")
+        wait_until(lambda: not job.is_running() or job.status() != psutil.STATUS_STOPPED)
 
     def exit_code(self) -> int:
         """Return the exit code of what ran last; the prompt must be there."""
@@ -128,7 +140,8 @@ def has_begun(run: RunDirectory) -> bool:
     return rounds_in_metrics(run) > 0
 
 
-@pytest.mark.parametrize("seed", range(trials(campaign=7)))
+@pytest.mark.skipif(not IS_CAMPAIGN, reason="the suite presses Ctrl-Z before")
+@pytest.mark.parametrize("seed", range(7))
 def test_ctrl_c_saves_and_the_run_continues_exactly(
     shell: Shell, tmp_path: Path, seed: int
 ) -> None:
@@ -142,23 +155,24 @@ def test_ctrl_c_saves_and_the_run_continues_exactly(
 def test_ctrl_z_and_fg_are_no_reason_to_blame_anyone(
     shell: Shell, tmp_path: Path, seed: int
 ) -> None:
-    with trial("30+37 Ctrl-Z for longer than the hang timeout, then fg"):
-        run = start_in(shell, tmp_path, "--set", f"supervision.hang_timeout_s={HANG_TIMEOUT_S}")
+    """In the campaign for longer than the hang timeout, which a slow machine could not keep."""
+    impatient = ("--set", f"supervision.hang_timeout_s={HANG_TIMEOUT_S}") if IS_CAMPAIGN else ()
+    with trial("30+37 Ctrl-Z for longer than the hang timeout, then fg, then Ctrl-C"):
+        run = start_in(shell, tmp_path, *impatient)
         shell.watch(random.Random(seed).uniform(0.1, LATEST_S))
         shell.press("z")
         shell.wait_for_prompt()
-        time.sleep(HANG_TIMEOUT_S + 1)
-        shell.type("fg")
-        shell.watch(HANG_TIMEOUT_S + 0.5)
+        time.sleep(HANG_TIMEOUT_S + 1 if IS_CAMPAIGN else 0)
+        shell.bring_back()
+        shell.watch(HANG_TIMEOUT_S + 0.5 if IS_CAMPAIGN else 0)
         assert not run.events.exists(), run.events.read_text()
         assert_ends_well(shell, run)
 
 
 def assert_ends_well(shell: Shell, run: RunDirectory) -> None:
     """Press Ctrl-C once, and check all that a user expects then."""
-    pressed_s = shell.press("c")
+    shell.press("c")
     shell.wait_for_prompt()
-    assert time.monotonic() - pressed_s < allowed_s(5)
     code = shell.exit_code()
     assert code == 130 or (code == 0 and standing_of(run).is_finished)
     shell.assert_as_before()
@@ -176,17 +190,18 @@ def assert_saved_and_exact(run: RunDirectory) -> None:
 
 @pytest.mark.parametrize("seed", range(trials(campaign=7)))
 def test_a_second_ctrl_c_ends_the_run_at_once(shell: Shell, tmp_path: Path, seed: int) -> None:
+    """Even if a worker never answers the first."""
     rng = random.Random(seed)
     with trial("30 Ctrl-C twice"):
         run = start_in(shell, tmp_path)
-        shell.watch(rng.uniform(0.1, LATEST_S))
+        shell.watch(rng.uniform(0.1, LATEST_S) if IS_CAMPAIGN else 0)
+        shell.stop_a_worker()
         shell.press("c")
         shell.watch(rng.uniform(0.0, 0.2))
-        pressed_s = shell.press("c")
+        shell.press("c")
         shell.wait_for_prompt()
-        assert time.monotonic() - pressed_s < allowed_s(2)
         code = shell.exit_code()
-        assert code == 130 or (code == 0 and standing_of(run).is_finished)
+        assert code == 130 or (IS_CAMPAIGN and code == 0 and standing_of(run).is_finished)
         shell.assert_as_before()
         if run.config.is_file():
             finish(run)
@@ -247,10 +262,9 @@ def test_a_signal_while_workers_still_import_is_not_answered_by_waiting_for_them
     run = RunDirectory(tmp_path / "run")
     with running(training(tmp_path, run.name, "--quiet")) as process:
         wait_until(lambda: workers_of(process.pid), process)
+        stop(*workers_of(process.pid))
         os.killpg(process.pid, signal.SIGINT)
-        sent_s = time.monotonic()
         _, errors = process.communicate(timeout=LONG_ENOUGH_S)
-        assert time.monotonic() - sent_s < allowed_s(1)
         assert process.returncode == 130
         (line,) = errors.splitlines()
         assert "SIGINT" in line

@@ -1,8 +1,10 @@
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mgrl_cli.config import RunConfig
 from mgrl_cli.inspection.findings import Verification
 from mgrl_cli.inspection.verification import verify
 from mgrl_cli.objective_file import LearnedObjective
+from mgrl_cli.replay.schema import FIELDS
 from mgrl_cli.run_dir.checkpoints import checkpoint_paths
 from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory
 from mgrl_cli.run_dir.lock import locked
@@ -109,6 +112,29 @@ def test_rows_and_steps_after_the_newest_checkpoint_are_no_damage(finished: RunD
     assert any("steps are newer than the checkpoint" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("count", ["committed_rows", "committed_episodes"])
+@pytest.mark.parametrize("are_arrays_as_long", [False, True])
+def test_more_rows_than_there_are_chunks_are_a_problem(
+    finished: RunDirectory, count: str, are_arrays_as_long: bool
+) -> None:
+    group, absurd = finished.agent_buffer(1), 10**12
+
+    def change(file: Path, change_document: Callable[[dict[str, Any]], None]) -> None:
+        document = json.loads(file.read_text())
+        change_document(document)
+        file.write_text(json.dumps(document))
+
+    change(group / "zarr.json", lambda document: document["attributes"].update({count: absurd}))
+    for field in FIELDS.values() if are_arrays_as_long else ():
+        change(
+            group / field.path / "zarr.json",
+            lambda document: document.update(shape=[absurd, *document["shape"][1:]]),
+        )
+    (problem,) = verify(finished.path).problems
+    assert str(group) in problem
+    assert str(absurd) in problem
+
+
 @pytest.mark.parametrize("torn", ['{"round": 3, "env_st', '{"round": 3}\n{"ro'])
 def test_a_row_torn_by_a_crash_is_noted(finished: RunDirectory, torn: str) -> None:
     with finished.population_metrics.open("a") as file:
@@ -146,9 +172,12 @@ def test_what_a_crash_leaves_is_noted(finished: RunDirectory) -> None:
 
 
 def test_a_link_is_a_problem_and_is_not_followed(finished: RunDirectory, tmp_path: Path) -> None:
-    finished.logs.joinpath("worker").symlink_to(tmp_path)
-    (problem,) = verify(finished.path).problems
-    assert problem.startswith(f"'{finished.logs / 'worker'}' is a symbolic link")
+    for path in (finished.logs / "worker", finished.lock):
+        path.unlink(missing_ok=True)
+        path.symlink_to(tmp_path)
+        (problem,) = verify(finished.path).problems
+        assert problem.startswith(f"'{path}' is a symbolic link")
+        path.unlink()
 
 
 @pytest.mark.parametrize(

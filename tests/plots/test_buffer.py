@@ -35,6 +35,11 @@ def test_every_environment_has_a_line_of_panels(tmp_path: Path) -> None:
         assert expected in text
 
 
+def test_a_name_that_would_be_a_broken_formula_is_drawn(tmp_path: Path) -> None:
+    figure, _ = plot_buffer([AGENT._replace(environment="$x_$")], tmp_path / "b.svg")
+    assert ">$x_$<" in figure.read_text(encoding="utf-8")
+
+
 def test_what_is_drawn_lies_beside_the_figure(tmp_path: Path) -> None:
     paths = plot_buffer([AGENT], tmp_path / "new" / "b.png")
     assert paths == (tmp_path / "new" / "b.png", tmp_path / "new" / "b.csv")

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,12 +7,15 @@ import matplotlib as mpl
 import pytest
 
 from mgrl_cli.errors import UsageError
+from mgrl_cli.plots.drawing import LegendEntry, add_legend
 from mgrl_cli.plots.style import (
     check_figure_path,
     environment_colors,
     new_figure,
     rule_colors,
     rule_dash,
+    save_figure,
+    style_axes,
 )
 
 
@@ -100,3 +104,15 @@ def test_pyplot_is_never_loaded(tmp_path: Path):
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["$x_$", r"$\x$", r"\$x_\$", "a$b", "$$", "_$^$"])
+def test_names_are_drawn_as_they_are_and_never_read_as_formulas(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "figure.svg"
+    with new_figure(3, 2) as figure:
+        style_axes(figure.add_subplot(), title=name)
+        add_legend(figure, [LegendEntry(f"label {name}", "#000000")], num_columns=1, title=name)
+        save_figure(figure, path)
+    drawn = re.findall(r"<text [^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))
+    assert drawn.count(name) == 2
+    assert f"label {name}" in drawn

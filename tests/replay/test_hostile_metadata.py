@@ -132,10 +132,10 @@ MUTATIONS = {
 @contextmanager
 def soon_and_in_little_memory():
     tracemalloc.start()
-    before = time.monotonic()
+    before = time.process_time()
     try:
         yield
-        assert time.monotonic() - before < 2
+        assert time.process_time() - before < 5
         assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
     finally:
         tracemalloc.stop()
@@ -322,7 +322,7 @@ def mutate_bytes(text, data):
     return bytes(content)
 
 
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150, deadline=None)
 @given(inner=st.sampled_from(FILES), data=st.data())
 def test_random_metadata_give_the_original_rows_or_an_error(whole, inner, data):
     path, position, expected = whole.path, whole.log.position, whole.rows

@@ -193,7 +193,7 @@ def test_absurd_claimed_sizes_cost_neither_time_nor_memory(path):
     assert ReplayReader(path).verify() == []  # rows beyond the committed ones are nobody's
     counts = {"committed_rows": absurd, "committed_episodes": absurd}
     change_json(path / "zarr.json", lambda document: document["attributes"].update(counts))
-    before = time.monotonic()
+    before = time.process_time()
     reader = ReplayReader(path)
     with pytest.raises(FileError, match="'reward' chunk 2 is missing"):
         reader.read("reward", 0, absurd)
@@ -202,7 +202,7 @@ def test_absurd_claimed_sizes_cost_neither_time_nor_memory(path):
     problems = reader.verify()
     assert problems[-1] == "too many problems: stopped looking"
     assert len(problems) == 101
-    assert time.monotonic() - before < 5
+    assert time.process_time() - before < 5
 
 
 def test_an_episode_that_claims_rows_of_others_is_refused(path):

@@ -71,6 +71,63 @@ def test_a_name_that_a_file_or_a_dangling_link_has_is_taken(
         create_run_directory(tmp_path, "demo", "stem")
 
 
+HEX = "0123456789abcdef" * 2
+LEFT_BEFORE_SETTINGS = (
+    *("metrics/", "logs/", ".lock", ".lock-holder.json"),
+    *(f".config.toml.{HEX}.partial", f"..lock-holder.json.{HEX}.partial"),
+)
+"""In the order in which a run makes them, so that a kill leaves the first few."""
+
+
+def place(path: Path, name: str) -> None:
+    if name.endswith("/"):
+        (path / name).mkdir(parents=True)
+    else:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("")
+
+
+@pytest.mark.parametrize("number", range(len(LEFT_BEFORE_SETTINGS) + 1))
+def test_a_name_whose_run_never_had_settings_is_free(tmp_path: Path, number: int) -> None:
+    (tmp_path / "demo").mkdir()
+    for name in LEFT_BEFORE_SETTINGS[:number]:
+        place(tmp_path / "demo", name)
+    run = create_run_directory(tmp_path, "demo", "stem")
+    assert run.metrics.is_dir()
+    assert run.logs.is_dir()
+    with pytest.raises(FileError, match="start it again as before, with --run demo"):
+        find_run("demo", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.toml", "checkpoints/", "metrics/agent-000.jsonl", "logs/x", "notes.txt", ".git/"),
+        *("objective.safetensors", "buffer.zarr/", ".config.toml.0.partial", "metrics/deep/", "x/"),
+    ],
+)
+def test_a_name_whose_directory_holds_anything_else_is_taken(tmp_path: Path, name: str) -> None:
+    place(tmp_path / "demo", name)
+    before = sorted((tmp_path / "demo").rglob("*"))
+    with pytest.raises(UsageError, match="never overwritten; choose another --run"):
+        create_run_directory(tmp_path, "demo", "stem")
+    assert sorted((tmp_path / "demo").rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["demo", "demo/metrics", "demo/.lock"])
+def test_a_name_whose_directory_is_or_holds_a_link_is_taken(tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="never overwritten; choose another --run"):
+        create_run_directory(tmp_path, "demo", "stem")
+
+
+def test_made_up_names_pass_over_what_never_had_settings(tmp_path: Path) -> None:
+    (tmp_path / "stem-001").mkdir()
+    assert create_run_directory(tmp_path, None, "stem").name == "stem-002"
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -2,11 +2,14 @@
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
+
+import pytest
 
 from mgrl_cli.errors import Interrupted
+from mgrl_cli.runtime.pulse import Pulse
 from mgrl_cli.telemetry import RunSnapshot
 from tests.runtime.conftest import Remembering
 
@@ -28,32 +31,33 @@ class StopAfterRound(Remembering):
 
 
 @contextmanager
-def signal_after(seconds: float, number: signal.Signals = signal.SIGINT) -> Iterator[None]:
-    """Send this process a signal unless the block is over by then."""
-    is_over = threading.Event()
+def signal_at_beat(beat: int, number: signal.Signals = signal.SIGINT) -> Iterator[None]:
+    """Send this process a signal at a worker's sign of life of this number, from 1, if it comes.
 
-    def send() -> None:
-        if not is_over.wait(seconds):
-            os.kill(os.getpid(), number)
+    There is one for every step and every update of the agents that run in this process.
+    """
+    beats = count(1)
 
-    # Should the signal come too late to be caught by the run, it is not to end the tests.
-    previous = signal.signal(number, lambda *_: None)
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    def counted(give: Callable[..., None]) -> Callable[..., None]:
+        def give_and_count(*arguments: object) -> None:
+            give(*arguments)
+            if next(beats) == beat:
+                os.kill(os.getpid(), number)
+
+        return give_and_count
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("beat", "work_on"):
+            patch.setattr(Pulse, name, counted(getattr(Pulse, name)))
         yield
-    finally:
-        is_over.set()
-        thread.join()
-        signal.signal(number, previous)
 
 
-def run_with_stops(attempts: Callable[[], None], waits_s: Iterator[float]) -> int:
-    """Call `attempts` until one comes to its end, each stopped after a while; count the stops."""
+def run_with_stops(attempts: Callable[[], None], beats: Iterator[int]) -> int:
+    """Call `attempts` until one comes to its end, each stopped at a beat; count the stops."""
     stops = 0
     while True:
         try:
-            with signal_after(next(waits_s)):
+            with signal_at_beat(next(beats)):
                 attempts()
         except Interrupted:
             stops += 1

@@ -34,17 +34,37 @@ def test_another_seed_gives_another_objective(
     assert other["replay"] != serial_run["replay"]
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.fixture(scope="module")
+def process_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Remembering]:
+    """The same run in processes, and what was shown of it."""
+    progress, config = Remembering(), tiny_config(agents=3)
+    run = claim_run(config, tmp_path_factory.mktemp("processes"), "run")
+    meta_train(config, run, progress, workers=3)
+    return run, progress
+
+
 def test_processes_give_what_the_serial_twin_gives(
-    serial_run: dict[str, object], tmp_path: Path, workers: int
+    serial_run: dict[str, object], process_run: tuple[RunDirectory, Remembering]
 ) -> None:
-    run = run_tiny(tiny_config(agents=3), tmp_path, "run", workers=workers)
+    run, _ = process_run
     assert fingerprint(run) == serial_run
 
 
-def test_run_directory_is_complete(tmp_path: Path) -> None:
-    config = tiny_config()
-    run = run_tiny(config, tmp_path, "run", workers=0)
+@pytest.mark.slow
+def test_fewer_processes_than_agents_give_it_too(
+    serial_run: dict[str, object], tmp_path: Path
+) -> None:
+    run = run_tiny(tiny_config(agents=3), tmp_path, "run", workers=2)
+    assert fingerprint(run) == serial_run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return run_tiny(tiny_config(), tmp_path_factory.mktemp("trained"), "run", workers=0)
+
+
+def test_run_directory_is_complete(trained: RunDirectory) -> None:
+    config, run = tiny_config(), trained
     assert read_settings(run) == config
     objective = LearnedObjective.load(run.objective)
     assert objective.metadata.environments == ("pendulum", "cartpole")
@@ -56,11 +76,11 @@ def test_run_directory_is_complete(tmp_path: Path) -> None:
         assert reader.committed_rows >= config.steps
 
 
-def test_a_rounds_first_snapshot_shows_the_rounds_end(tmp_path: Path) -> None:
-    config = tiny_config()
-    run = claim_run(config, tmp_path, "run")
-    progress = Remembering()
-    meta_train(config, run, progress, workers=2)
+def test_a_rounds_first_snapshot_shows_the_rounds_end(
+    process_run: tuple[RunDirectory, Remembering],
+) -> None:
+    run, progress = process_run
+    config = read_settings(run)
     rows = population_rows(read_agent_metrics(run.metrics))
     for round_index in range(1, config.num_rounds + 1):
         first = next(each for each in progress.snapshots if each.round_index == round_index)
@@ -68,10 +88,10 @@ def test_a_rounds_first_snapshot_shows_the_rounds_end(tmp_path: Path) -> None:
         assert [agent.env_steps for agent in first.agents] == at_end
 
 
-def test_rules_of_a_meta_test_share_seeds_and_first_networks(tmp_path: Path) -> None:
-    objective = LearnedObjective.load(
-        run_tiny(tiny_config(), tmp_path, "trained", workers=0).objective
-    )
+def test_rules_of_a_meta_test_share_seeds_and_first_networks(
+    trained: RunDirectory, tmp_path: Path
+) -> None:
+    objective = LearnedObjective.load(trained.objective)
     config = tiny_config(
         envs=("cartpole",), kind="meta-test", rules=["learned", "ddpg", "untrained"], seeds=2
     )
