@@ -24,7 +24,11 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     Python wrappers for all of them would take half of the compile time.
     """
     options: Any = OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return njit(**options)(function)
+    dispatcher: Any = njit(**options)(function)
+    # A cached function is found again by what it closes over, and a dispatcher among that counts
+    # with an identity that numba draws at random: without this no process would find it.
+    dispatcher._set_uuid(f"{function.__module__}.{function.__qualname__}")
+    return dispatcher
 
 
 def named(*constants: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

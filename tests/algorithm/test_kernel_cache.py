@@ -1,0 +1,29 @@
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("numba", reason="the kernels need numba")
+
+_COUNT_COMPILED = """
+from mgrl_cli.algorithm.fused import objective, trunk
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+from mgrl_cli.algorithm.trunk import Trunk
+
+objective.prepare(ObjectiveNetwork(compiled=True))
+Trunk(1, 8, 1, compiled=True).prepare()
+passes = [*objective._passes(), *trunk._passes(8)]
+print(sum(sum(one.stats.cache_misses.values()) for one in passes))
+"""
+
+
+def _compiled_by_a_new_process() -> int:
+    result = subprocess.run(
+        [sys.executable, "-c", _COUNT_COMPILED], capture_output=True, text=True, check=True
+    )
+    return int(result.stdout)
+
+
+def test_what_one_process_has_compiled_every_other_one_only_loads() -> None:
+    _compiled_by_a_new_process()
+    assert _compiled_by_a_new_process() == 0
