@@ -29,7 +29,8 @@ Statistic = Callable[[Sequence[FloatArray]], FloatArray]
 
 _TAILS = (0.025, 0.975)
 _FEWEST_RESAMPLES = 40  # with fewer not even one resample lies in each tail
-_FEW_SEEDS = 5
+_FEW_SEEDS = 10
+"""With fewer an interval that promises 95 % holds less than 91 % (see above)."""
 
 
 class MeanAndDeviation(NamedTuple):
@@ -227,10 +228,7 @@ def seed_remark(estimate: Estimate) -> str:
 
 
 def _estimate(
-    strata: Sequence[FloatArray],
-    statistic: Statistic,
-    rng: np.random.Generator,
-    num_resamples: int,
+    strata: Sequence[FloatArray], statistic: Statistic, rng: np.random.Generator, num_resamples: int
 ) -> Estimate:
     if num_resamples < _FEWEST_RESAMPLES:
         raise UsageError(
@@ -250,12 +248,24 @@ def _estimate(
 
 def _win_rate(strata: Sequence[FloatArray]) -> FloatArray:
     tasks = len(strata) // 2
-    rates: list[FloatArray] = []
-    for x, y in zip(strata[:tasks], strata[tasks:], strict=True):
-        left, right = x[..., :, np.newaxis], y[..., np.newaxis, :]
-        wins, ties = (left > right).mean(axis=(-2, -1)), (left == right).mean(axis=(-2, -1))
-        rates.append(wins + ties / 2)
-    return np.mean(rates, axis=0)
+    pairs = zip(strata[:tasks], strata[tasks:], strict=True)
+    return np.mean([_wins(x, y) for x, y in pairs], axis=0)
+
+
+def _wins(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return the share of pairs that `x` [..., seed] wins against `y`, ties being half.
+
+    By ranks instead of pairs: resamples of a thousand seeds would be 10^10 pairs.
+    """
+    values, codes = np.unique(np.concatenate([x.ravel(), y.ravel()]), return_inverse=True)
+    x_codes = codes[: x.size].reshape(-1, x.shape[-1])
+    y_codes = codes[x.size :].reshape(-1, y.shape[-1])
+    shape = (len(y_codes), values.size)
+    cells = y_codes + values.size * np.arange(shape[0])[:, np.newaxis]
+    counts = np.bincount(cells.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    beaten = counts.cumsum(axis=1) - counts / 2
+    rates = np.take_along_axis(beaten, x_codes, axis=1).mean(axis=1) / y.shape[-1]
+    return rates.reshape(x.shape[:-1])
 
 
 def _ratio(strata: Sequence[FloatArray]) -> FloatArray:

@@ -10,44 +10,63 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from mgrl_cli.errors import UsageError
 from mgrl_cli.plots.aggregate import band_of, curve_of
-from mgrl_cli.plots.data import EvaluationRow, PopulationRow, write_csv
-from mgrl_cli.plots.drawing import LegendEntry, add_caption, add_legend, draw_strong, draw_thin
+from mgrl_cli.plots.data import EvaluationRow, PopulationRow, check_rows, write_csv
+from mgrl_cli.plots.drawing import (
+    LegendEntry,
+    add_caption,
+    add_legend,
+    draw_strong,
+    draw_thin,
+    plan_legend,
+    short_label,
+)
 from mgrl_cli.plots.population import draw_population, population_height
 from mgrl_cli.plots.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
-    RULE_COLORS,
+    LineLook,
     check_figure_path,
+    line_looks,
     new_figure,
-    rule_colors,
-    rule_dash,
     save_figure,
     style_axes,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+Metric = Literal["evaluation", "training"]
+"""Return without exploration noise at each evaluation, or with it in each round's training."""
 
 _PANELS_PER_LINE = 3
 _LINE_HEIGHT = 2.8
+_WIDE_HEIGHT = 3.6
+"""Of one panel as wide as the page."""
+_LEGEND_HEIGHT = 0.31
+"""Of a legend that `_LINE_HEIGHT` has room for: two lines."""
+_MOST_THIN_RULES = 5
+"""With more rules single seeds are not drawn, since they would hide the means."""
+_MOST_BANDS = 10
+_MOST_COLUMN_RULES = 8
+"""With more rules one panel takes the width of the page."""
 
 
 def plot_learning_curves(
-    rows: Sequence[EvaluationRow], path: Path, *, title: str
+    rows: Sequence[EvaluationRow], path: Path, *, title: str, metric: Metric = "evaluation"
 ) -> tuple[Path, Path]:
-    """Draw noise-free return over env steps: per rule the mean over seeds, their range, each seed.
+    """Draw return over env steps: per rule the mean over seeds, their range, each seed.
 
-    One panel per environment. Between evaluations curves are interpolated linearly.
+    One panel per environment. Between measurements curves are interpolated linearly. Of many rules
+    the ranges, and of yet more the single seeds, are left out; the caption says what is drawn.
 
     Args:
-        rows: all evaluations, in any order.
+        rows: all measurements, in any order; `rule` may be any label.
         path: .png or .svg; the rows go beside it as .csv.
         title: above the figure.
+        metric: which of the rows' two returns.
 
     Returns:
         The paths of figure and CSV.
@@ -56,24 +75,29 @@ def plot_learning_curves(
         UsageError: no rows, another suffix, or matplotlib is not installed.
         StorageError: the system refuses to write.
     """
-    _check(rows, path)
+    check_figure_path(path)
+    check_rows(rows, path)
     environments = sorted({row.environment for row in rows})
-    colors = rule_colors(row.rule for row in rows)
+    looks = line_looks(row.rule for row in rows)
     num_columns = min(len(environments), _PANELS_PER_LINE)
     num_lines = math.ceil(len(environments) / num_columns)
-    width = COLUMN_WIDTH if num_columns == 1 else PAGE_WIDTH
-    with new_figure(width, _LINE_HEIGHT * num_lines) as figure:
+    entries = _legend_entries(rows, looks)
+    is_narrow = num_columns == 1 and len(looks) <= _MOST_COLUMN_RULES
+    width = COLUMN_WIDTH if is_narrow else PAGE_WIDTH
+    legend = plan_legend([entry.label for entry in entries], width, title)
+    is_wide = num_columns == 1 and not is_narrow
+    line_height = _WIDE_HEIGHT if is_wide else _LINE_HEIGHT
+    height = line_height * num_lines + max(0.0, legend.height - _LEGEND_HEIGHT)
+    with new_figure(width, height) as figure:
         for index, environment in enumerate(environments):
             axes = figure.add_subplot(num_lines, num_columns, index + 1)
-            _draw_rules(axes, [row for row in rows if row.environment == environment], colors)
-            is_first = index % num_columns == 0
-            style_axes(axes, title=environment, y_label="evaluation return" if is_first else "")
+            group = [row for row in rows if row.environment == environment]
+            _draw_rules(axes, group, looks, metric)
+            y_label = f"{metric} return" if index % num_columns == 0 else ""
+            style_axes(axes, title=short_label(environment), y_label=y_label)
             axes.set_xlabel("env steps")
-        line_break = "\n" if num_columns == 1 else " "
-        _add_rule_legend(figure, rows, colors, title)
-        add_caption(
-            figure, f"Lines: mean over seeds.{line_break}Bands: min–max. Thin: single seeds."
-        )
+        add_legend(figure, entries, title=title)
+        add_caption(figure, _caption(rows, "\n" if is_narrow else " "))
         save_figure(figure, path)
     return path, _write_data(rows, path)
 
@@ -96,21 +120,12 @@ def plot_meta_training(rows: Sequence[PopulationRow], path: Path) -> tuple[Path,
         UsageError: no rows, another suffix, or matplotlib is not installed.
         StorageError: the system refuses to write.
     """
-    _check(rows, path)
+    check_figure_path(path)
+    check_rows(rows, path)
     with new_figure(PAGE_WIDTH, population_height(rows)) as figure:
         draw_population(figure, rows)
         save_figure(figure, path)
     return path, _write_data(rows, path)
-
-
-def _check(rows: Sequence[object], path: Path) -> None:
-    check_figure_path(path)
-    if not rows:
-        message = (
-            f"Nothing to plot to {path}: got no measurements, expected at least one round with "
-            "some. Let the run go on first"
-        )
-        raise UsageError(message)
 
 
 def _write_data(rows: Sequence[EvaluationRow] | Sequence[PopulationRow], path: Path) -> Path:
@@ -119,42 +134,54 @@ def _write_data(rows: Sequence[EvaluationRow] | Sequence[PopulationRow], path: P
     return csv_path
 
 
-def _draw_rules(axes: Axes, rows: Sequence[EvaluationRow], colors: Mapping[str, str]) -> None:
-    # The learned objective is drawn last, above the others.
-    for rule in reversed(_in_order(row.rule for row in rows)):
-        points: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
-        for row in rows:
-            if row.rule == rule:
-                points[row.seed].append((row.env_steps, row.evaluation_return))
-        curves = [curve_of(seed_points) for _, seed_points in sorted(points.items())]
-        band = band_of(curves)
-        if len(curves) > 1:
-            axes.fill_between(
-                band.x, band.low, band.high, color=colors[rule], alpha=0.15, linewidth=0
-            )
-            draw_thin(axes, curves, colors[rule])
-        draw_strong(axes, band.x, band.mean, colors[rule], rule_dash(rule))
-
-
-def _add_rule_legend(
-    figure: Figure, rows: Sequence[EvaluationRow], colors: Mapping[str, str], title: str
+def _draw_rules(
+    axes: Axes, rows: Sequence[EvaluationRow], looks: Mapping[str, LineLook], metric: Metric
 ) -> None:
-    seeds: defaultdict[str, set[int]] = defaultdict(set)
+    curves: defaultdict[str, defaultdict[int, list[tuple[float, float]]]]
+    curves = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        seeds[row.rule].add(row.seed)
-    entries = [
-        LegendEntry(
-            label=f"{rule} ({len(seeds[rule])} seed{'s' if len(seeds[rule]) > 1 else ''})",
-            color=colors[rule],
-            line_style=rule_dash(rule),
-        )
-        for rule in _in_order(seeds)
+        figure = row.evaluation_return if metric == "evaluation" else row.training_return
+        curves[row.rule][row.seed].append((row.env_steps, figure))
+    # The first rule, in most figures the learned objective, is drawn last, above the others.
+    for rule in reversed([rule for rule in looks if rule in curves]):
+        seeds = [curve_of(points) for _, points in sorted(curves[rule].items())]
+        band, look = band_of(seeds), looks[rule]
+        if len(seeds) > 1 and len(looks) <= _MOST_BANDS:
+            axes.fill_between(
+                band.x, band.low, band.high, color=look.color, alpha=0.15, linewidth=0
+            )
+        if len(seeds) > 1 and len(looks) <= _MOST_THIN_RULES:
+            draw_thin(axes, seeds, look.color)
+        draw_strong(axes, band.x, band.mean, look.color, look.dash)
+
+
+def _caption(rows: Sequence[EvaluationRow], line_break: str) -> str:
+    num_rules = len({row.rule for row in rows})
+    num_lines = len({(row.rule, row.environment) for row in rows})
+    if num_lines == len({(row.rule, row.environment, row.seed) for row in rows}):
+        return "Lines: single seeds."
+    if num_rules > _MOST_BANDS:
+        return "Lines: mean over seeds."
+    thin = " Thin: single seeds." if num_rules <= _MOST_THIN_RULES else ""
+    return f"Lines: mean over seeds.{line_break}Bands: min–max.{thin}"
+
+
+def _legend_entries(
+    rows: Sequence[EvaluationRow], looks: Mapping[str, LineLook]
+) -> list[LegendEntry]:
+    seeds: defaultdict[str, defaultdict[str, set[int]]]
+    seeds = defaultdict(lambda: defaultdict(set))
+    for row in rows:
+        seeds[row.rule][row.environment].add(row.seed)
+    return [
+        LegendEntry(f"{rule} ({_seeds_text(map(len, seeds[rule].values()))})", *look)
+        for rule, look in looks.items()
     ]
-    num_columns = 2 if figure.get_figwidth() < PAGE_WIDTH else 4
-    add_legend(figure, entries, num_columns=num_columns, title=title)
 
 
-def _in_order(rules: Iterable[str]) -> list[str]:
-    """Return the known rules in their usual order, then the others by name."""
-    names = set(rules)
-    return [*(rule for rule in RULE_COLORS if rule in names), *sorted(names - set(RULE_COLORS))]
+def _seeds_text(counts: Iterable[int]) -> str:
+    """Return "3 seeds", or "2-3 seeds" where environments differ."""
+    numbers = list(counts)
+    fewest, most = min(numbers), max(numbers)
+    text = f"{most}" if fewest == most else f"{fewest}–{most}"
+    return f"{text} seed{'s' if most > 1 else ''}"

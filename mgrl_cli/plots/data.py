@@ -6,9 +6,23 @@ from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from mgrl_cli.errors import StorageError
+from mgrl_cli.errors import StorageError, UsageError
 from mgrl_cli.run_dir.atomic import explain_os_error
 from mgrl_cli.run_dir.metrics import EvaluationRow, PopulationRow
+
+
+def check_rows(rows: Sequence[object], path: Path) -> None:
+    """Refuse to draw nothing.
+
+    Raises:
+        UsageError: no rows.
+    """
+    if not rows:
+        message = (
+            f"Nothing to plot to {path}: got no measurements, expected at least one round with "
+            "some. Let the run go on first"
+        )
+        raise UsageError(message)
 
 
 def write_csv(rows: Sequence[EvaluationRow] | Sequence[PopulationRow], path: Path) -> None:

@@ -87,7 +87,7 @@ def draw_population(figure: Figure, rows: Sequence[PopulationRow]) -> None:
         style_axes(axes, title=diagnostic.title)
         if first_line + line == num_lines - 1:
             axes.set_xlabel("env steps per agent")
-    add_legend(figure, [LegendEntry(name, color) for name, color in colors.items()], num_columns=4)
+    add_legend(figure, [LegendEntry(name, color) for name, color in colors.items()])
     caption = (
         "Returns, one line per agent: thin in training, with dots in noise-free evaluation.\n"
         "Below: thin for single agents; strong for an environment's mean over its agents "

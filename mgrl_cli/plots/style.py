@@ -6,11 +6,12 @@ pyplot, which keeps global state. Knows nothing of what is plotted.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mgrl_cli.errors import StorageError, UsageError
 
@@ -23,19 +24,46 @@ COLUMN_WIDTH = 3.3
 PAGE_WIDTH = 6.9
 """Width of both columns, in inches."""
 
-# Okabe and Ito's palette, made to be told apart by colour-blind readers: https://jfly.uni-koeln.de/color/
-RULE_COLORS: Mapping[str, str] = {
-    "learned": "#0072B2",
-    "ddpg": "#D55E00",
-    "reinforce": "#009E73",
-    "untrained": "#7A7A7A",
+LineStyle = tuple[float, tuple[float, ...]] | Literal["-"]
+"""Offset and dashes in line widths, or "-" for solid."""
+
+
+class LineLook(NamedTuple):
+    """How one line is told from the others: by colour, and by dashes where there is none."""
+
+    color: str
+    dash: LineStyle
+
+
+def _dashes(*lengths: float) -> LineStyle:
+    return (0.0, lengths)
+
+
+# Okabe and Ito's palette, made to be told apart by colour-blind readers, and a ninth colour, a dark
+# one: https://jfly.uni-koeln.de/color/
+RULE_LOOKS: Mapping[str, LineLook] = {
+    "learned": LineLook("#0072B2", "-"),
+    "ddpg": LineLook("#D55E00", _dashes(5, 1.5)),
+    "td3": LineLook("#E69F00", _dashes(9, 2)),
+    "reinforce": LineLook("#009E73", _dashes(5, 1.5, 1, 1.5)),
+    "reinforce-is": LineLook("#56B4E9", _dashes(5, 1.5, 1, 1.5, 1, 1.5)),
+    "reinforce-is-clipped": LineLook("#882255", _dashes(5, 1.5, 5, 1.5, 1, 1.5)),
+    "vpg": LineLook("#CC79A7", _dashes(2.5, 1.2)),
+    "ppo": LineLook("#000000", _dashes(9, 1.5, 1, 1.5)),
+    "untrained": LineLook("#7A7A7A", _dashes(1, 1)),
 }
-_OTHER_RULE_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_RULE_DASHES: Mapping[str, tuple[float, tuple[float, ...]]] = {
-    "ddpg": (0, (5, 1.5)),
-    "reinforce": (0, (5, 1.5, 1, 1.5)),
-    "untrained": (0, (1, 1)),
-}
+"""The looks of known rules, in the order in which they are listed."""
+_OTHER_COLORS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255"),
+    "#7A7A7A",
+)
+_OTHER_DASHES: tuple[LineStyle, ...] = (
+    "-",
+    _dashes(5, 1.5),
+    _dashes(1, 1),
+    _dashes(5, 1.5, 1, 1.5),
+    _dashes(2.5, 1.2),
+)
 # Paul Tol's "bright" palette: other colours than the rules', as the two never mean the same.
 ENVIRONMENT_COLORS: Mapping[str, str] = {
     "lunar": "#4477AA",
@@ -62,7 +90,7 @@ _SETTINGS: dict[Any, Any] = {  # matplotlib types the keys by a union of a few h
     "grid.linewidth": 0.5,
     "legend.fontsize": 7.5,
     "legend.frameon": False,
-    "legend.handlelength": 2.2,
+    "legend.handlelength": 3.4,
     "legend.title_fontsize": 9.5,
     "lines.linewidth": 1.5,
     "lines.solid_capstyle": "round",
@@ -77,22 +105,49 @@ _SETTINGS: dict[Any, Any] = {  # matplotlib types the keys by a union of a few h
 _SUFFIXES = (".png", ".svg")
 
 
-def rule_colors(rules: Iterable[str]) -> dict[str, str]:
-    """Return the colour of each rule, in sorted order; the four known ones never change."""
-    return _assign(rules, RULE_COLORS, _OTHER_RULE_COLORS)
+def line_looks(names: Iterable[str]) -> dict[str, LineLook]:
+    """Return how the line of each name is drawn; those of known rules never change.
 
-
-def rule_dash(rule: str) -> tuple[float, tuple[float, ...]] | Literal["-"]:
-    """Return the line style of a rule: matplotlib's offset and dashes, or "-" for solid.
-
-    So the lines can be told apart in greyscale too.
+    Known rules come first, in their order, then the others by name, 2 before 10. The others share
+    the colours that are left, then other dashes with the same colours: 20 and more can be told
+    apart.
     """
-    return _RULE_DASHES.get(rule, "-")
+    unique = set(names)
+    looks = {name: look for name, look in RULE_LOOKS.items() if name in unique}
+    taken = {look.color for look in looks.values()}
+    free = [color for color in _OTHER_COLORS if color not in taken] or list(_OTHER_COLORS)
+    for index, name in enumerate(sorted(unique - looks.keys(), key=_natural)):
+        turn, place = divmod(index, len(free))
+        # Neighbours differ in dashes too, and a colour that comes again has others than before.
+        looks[name] = LineLook(free[place], _OTHER_DASHES[(place + turn) % len(_OTHER_DASHES)])
+    return looks
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts numbers within names by their size."""
+    parts = re.split(r"([0-9]+)", name)
+    # A number is the longer the larger it is, once zeros in front are gone.
+    return [(len(part.lstrip("0")) if part.isdecimal() else 0, part) for part in parts], name
 
 
 def environment_colors(environments: Iterable[str]) -> dict[str, str]:
-    """Return the colour of each environment, in sorted order; the aliases' never change."""
-    return _assign(environments, ENVIRONMENT_COLORS, _OTHER_ENVIRONMENT_COLORS)
+    """Return the colour of each environment, in sorted order; the aliases' never change.
+
+    An unknown name gets the colour its own letters pick, or the next free one.
+    """
+    palette = _OTHER_ENVIRONMENT_COLORS
+    colors: dict[str, str] = {}
+    taken: set[int] = set()
+    for name in sorted(set(environments)):
+        if name in ENVIRONMENT_COLORS:
+            colors[name] = ENVIRONMENT_COLORS[name]
+            continue
+        index = zlib.crc32(name.encode(errors="backslashreplace")) % len(palette)
+        while index in taken and len(taken) < len(palette):
+            index = (index + 1) % len(palette)
+        taken.add(index)
+        colors[name] = palette[index]
+    return colors
 
 
 def check_figure_path(path: Path) -> None:
@@ -167,21 +222,3 @@ def style_axes(axes: Axes, *, title: str = "", y_label: str = "") -> None:
     axes.set_xlim(left=0)
     axes.minorticks_off()
     axes.tick_params(length=2.5, color="#444444")
-
-
-def _assign(
-    names: Iterable[str], fixed: Mapping[str, str], palette: tuple[str, ...]
-) -> dict[str, str]:
-    """Give each unknown name the colour its own letters pick, or the next free one."""
-    colors: dict[str, str] = {}
-    taken: set[int] = set()
-    for name in sorted(set(names)):
-        if name in fixed:
-            colors[name] = fixed[name]
-            continue
-        index = zlib.crc32(name.encode()) % len(palette)
-        while index in taken and len(taken) < len(palette):
-            index = (index + 1) % len(palette)
-        taken.add(index)
-        colors[name] = palette[index]
-    return colors

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from mgrl_cli.errors import FileError, StorageError
+from mgrl_cli.run_dir.layout import RunDirectory
 
 Record = dict[str, object]
 """One line of a metrics file: what one agent did in one round."""
@@ -32,7 +33,7 @@ class EvaluationRow:
     evaluation_return: float
     """Mean noise-free return, in reward units."""
     training_return: float
-    """Mean return of the training episodes of the same round."""
+    """Mean return of the training episodes of the same round, exploration noise included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +76,30 @@ def read_agent_metrics(metrics_dir: Path) -> list[Record]:
             "Name a run directory of mgrl"
         )
         raise FileError(message)
-    return [record for path in paths for record in _read_lines(path)]
+    return [record for path in paths for record in read_records(path)]
+
+
+def read_evaluations(run: RunDirectory) -> list[EvaluationRow]:
+    """Return every evaluation of a meta-test so far, by agent and then by env steps.
+
+    Raises:
+        FileError: the metrics are missing or damaged.
+        StorageError: the system refuses to read.
+    """
+    return evaluation_rows(read_agent_metrics(run.metrics))
 
 
 def evaluation_rows(records: Iterable[Mapping[str, object]]) -> list[EvaluationRow]:
     """Return the rounds that ended with an evaluation.
+
+    Raises:
+        FileError: a record lacks a key or holds the wrong kind of value.
+    """
+    return [row for row in round_rows(records) if not math.isnan(row.evaluation_return)]
+
+
+def round_rows(records: Iterable[Mapping[str, object]]) -> list[EvaluationRow]:
+    """Return all rounds; the evaluation is NaN where none was due.
 
     Raises:
         FileError: a record lacks a key or holds the wrong kind of value.
@@ -94,7 +114,6 @@ def evaluation_rows(records: Iterable[Mapping[str, object]]) -> list[EvaluationR
             training_return=_figure(record, "mean_return"),
         )
         for record in records
-        if not math.isnan(_figure(record, "evaluation"))
     ]
 
 
@@ -122,7 +141,13 @@ def population_rows(records: Iterable[Mapping[str, object]]) -> list[PopulationR
     ]
 
 
-def _read_lines(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[Record]:
+    """Return all lines of one metrics file, but for a last one without its newline.
+
+    Raises:
+        FileError: a line is not a JSON object.
+        StorageError: the system refuses to read.
+    """
     try:
         *lines, _torn = path.read_bytes().split(b"\n")
     except OSError as error:

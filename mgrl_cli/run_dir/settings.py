@@ -6,6 +6,7 @@ import platform
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast
 
 import tomli_w
 
@@ -16,7 +17,10 @@ from mgrl_cli.run_dir.atomic import write_atomically
 from mgrl_cli.run_dir.layout import RunDirectory
 
 _PROVENANCE = "provenance"
-_PACKAGES = ("mgrl", "torch", "numpy", "numba", "gymnasium", "mujoco", "box2d", "zarr")
+_PACKAGES = (
+    *("mgrl", "torch", "numpy", "numba", "gymnasium", "mujoco", "box2d", "zarr"),
+    "stable-baselines3",
+)
 
 
 def package_versions() -> dict[str, str]:
@@ -69,9 +73,27 @@ def read_settings(run: RunDirectory) -> RunConfig:
         FileError: missing or not readable.
         UsageError: a setting is invalid.
     """
-    try:
-        document = parse_toml(run.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FileError(f"cannot read '{run.config}': {error}") from error
+    document = _read_document(run)
     document.pop(_PROVENANCE, None)
     return validate_config(document, source=f"'{run.config}'")
+
+
+def read_versions(run: RunDirectory) -> dict[str, str]:
+    """Return what a run was started with: "python" and package → version, as far as recorded.
+
+    Raises:
+        FileError: missing or not readable.
+    """
+    match _read_document(run).get(_PROVENANCE):
+        case {"python": str() as python, "packages": dict() as packages}:
+            versions = cast("dict[str, object]", packages)
+            return {"python": python, **{name: str(found) for name, found in versions.items()}}
+        case _:
+            return {}
+
+
+def _read_document(run: RunDirectory) -> dict[str, Any]:
+    try:
+        return parse_toml(run.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"cannot read '{run.config}': {error}") from error

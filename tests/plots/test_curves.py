@@ -115,3 +115,61 @@ def test_meta_training_comes_with_its_data(tmp_path: Path, population: list[Popu
     assert png_size(figure) == (2070, 1800)
     write_csv(population, tmp_path / "expected.csv")
     assert data.read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
+def test_training_returns_can_be_drawn_instead(tmp_path: Path, evaluations: list[EvaluationRow]):
+    shifted = [replace(row, evaluation_return=row.evaluation_return + 1e6) for row in evaluations]
+    drawn = []
+    for name, rows in (("a", evaluations), ("b", shifted)):
+        path = tmp_path / f"{name}.svg"
+        figure, _ = plot_learning_curves(rows, path, title="x", metric="training")
+        drawn.append(figure.read_bytes())
+    assert drawn[0] == drawn[1]
+    assert b"training return" in drawn[0]
+
+
+@pytest.mark.parametrize(
+    ("num_rules", "caption"),
+    [
+        (5, "Bands: min–max. Thin: single seeds."),
+        (8, "Bands: min–max."),
+        (20, "Lines: mean over seeds."),
+    ],
+)
+def test_of_many_rules_less_is_drawn_and_the_caption_says_what(
+    tmp_path: Path, evaluations: list[EvaluationRow], num_rules: int, caption: str
+):
+    rows = [
+        replace(row, rule=f"run-{number}:{row.rule}")
+        for number in range(num_rules)
+        for row in evaluations
+        if row.rule == "learned"
+    ]
+    figure, _ = plot_learning_curves(rows, tmp_path / "curve.svg", title="x")
+    text = figure.read_text(encoding="utf-8")
+    assert f"{caption}</text>" in text
+    for number in range(num_rules):
+        assert f"run-{number}:learned (2 seeds)" in text
+
+
+def test_a_long_legend_makes_the_figure_higher_and_not_the_panels_smaller(
+    tmp_path: Path, evaluations: list[EvaluationRow]
+):
+    rows = [
+        replace(row, rule=f"a run with quite a long name {number}")
+        for number in range(20)
+        for row in evaluations
+    ]
+    figure, _ = plot_learning_curves(rows, tmp_path / "curve.png", title="x")
+    width, height = png_size(figure)
+    assert width == 2070
+    assert height > 840 + 200
+
+
+def test_seeds_are_counted_within_an_environment(tmp_path: Path, evaluations: list[EvaluationRow]):
+    rows = [
+        *evaluations,
+        *(replace(row, environment="lunar") for row in evaluations if row.seed == 0),
+    ]
+    figure, _ = plot_learning_curves(rows, tmp_path / "curve.svg", title="x")
+    assert "ddpg (1–2 seeds)" in figure.read_text(encoding="utf-8")
