@@ -36,7 +36,7 @@ from benchmarks.problems import (
     sizes,
     torch_layer_norm,
 )
-from mgrl_cli.algorithm.batches import Windows
+from mgrl_cli.algorithm.batches import Windows, part_of
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.config import RunConfig
 from mgrl_cli.presets import resolve_config
@@ -152,7 +152,7 @@ class Pair:
         self.updates.update_policy(self._windows(batch))
         self.updates.update_targets()
         drawn = self._windows(2 * batch)
-        batches = [Windows(*(x[:batch] for x in drawn)), Windows(*(x[batch:] for x in drawn))]
+        batches = [part_of(drawn, slice(batch)), part_of(drawn, slice(batch, None))]
         contribution = self.updates.meta_gradient(batches)
         self._update_critic()
         return contribution

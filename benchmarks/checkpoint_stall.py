@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
-from mgrl_cli.agents.agent import Agent
+from mgrl_cli.agents.off_policy import OffPolicyAgent
 from mgrl_cli.errors import Interrupted
 from mgrl_cli.presets import resolve_config
 from mgrl_cli.run_dir.checkpoints import checkpoint_paths
@@ -131,8 +131,8 @@ def measure_resume(run: RunDirectory) -> None:
     with (
         suppress(Interrupted),
         clock.watch(Generation, "order"),
-        clock.watch(Agent, "play"),
-        clock.watch(Agent, "learn", stop),
+        clock.watch(OffPolicyAgent, "play"),
+        clock.watch(OffPolicyAgent, "learn", stop),
     ):
         resume(run, Silence(), workers=0, say=print)
     for what, name in (

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Effort, Result, Timings, in_turns, median_and_quartiles, one_thread
-from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.kernels import load_kernels
+from mgrl_cli.agents.off_policy import OffPolicyAgent
 from mgrl_cli.agents.population import agent_specs, fresh_objective, objective_shape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.config import RunConfig
@@ -131,7 +131,9 @@ class DrivenAgent:
         """
         network = ObjectiveNetwork(objective_shape(config), compiled=config.compiled)
         load_kernels(config, network)
-        self.agent = Agent(agent_specs(config)[agent_id], config, network, objective_params)
+        self.agent = OffPolicyAgent(
+            agent_specs(config)[agent_id], config, network, objective_params
+        )
         self._meet = meet
         self._updates = 0
 
@@ -241,7 +243,7 @@ def _race(ours: dict[str, DrivenAgent], sizes: Sizes, repeats: int) -> tuple[Tim
     return timings, f"{steps} env steps in each replay, {updates} updates, parameters finite"
 
 
-def _assert_equal_work(name: str, agent: Agent, peer: PeerTD3) -> None:
+def _assert_equal_work(name: str, agent: OffPolicyAgent, peer: PeerTD3) -> None:
     """Raise AssertionError where an agent and the peer differ in env steps, replay or updates."""
     model = peer.model
     theirs = (model.num_timesteps, model.replay_buffer.pos, model._n_updates)

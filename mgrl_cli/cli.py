@@ -17,11 +17,15 @@ import typer
 
 import mgrl_cli
 from mgrl_cli.commands import DebugOption
+from mgrl_cli.commands.baseline import baseline
 from mgrl_cli.commands.doctor import doctor
 from mgrl_cli.commands.envs import envs
 from mgrl_cli.commands.inspect import inspect
+from mgrl_cli.commands.matrix import matrix
 from mgrl_cli.commands.meta_test import meta_test
 from mgrl_cli.commands.meta_train import meta_train
+from mgrl_cli.commands.plot import plot
+from mgrl_cli.commands.progress import progress
 from mgrl_cli.commands.resume import resume
 from mgrl_cli.commands.runs import runs
 from mgrl_cli.commands.verify import verify
@@ -30,9 +34,13 @@ from mgrl_cli.errors import Interrupted, MgrlError
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "meta-train": meta_train,
     "meta-test": meta_test,
+    "baseline": baseline,
+    "matrix": matrix,
+    "progress": progress,
     "resume": resume,
     "runs": runs,
     "inspect": inspect,
+    "plot": plot,
     "verify": verify,
     "envs": envs,
     "doctor": doctor,

@@ -10,15 +10,21 @@ concern of `run_dir.tensor_file`.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, final
+from typing import Annotated, Any, Literal, Self, final, get_args
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
 from mgrl_cli.algorithm.batches import masked_mean
-from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape, ObjectiveSignals
+from mgrl_cli.algorithm.objective_network import (
+    SIGNAL_INPUTS,
+    ObjectiveNetwork,
+    ObjectiveShape,
+    ObjectiveSignals,
+    OptionalInput,
+)
 from mgrl_cli.errors import FileError, UsageError
 from mgrl_cli.run_dir.atomic import write_atomically
 from mgrl_cli.run_dir.tensor_file import (
@@ -29,6 +35,8 @@ from mgrl_cli.run_dir.tensor_file import (
 )
 
 FORMAT_VERSION = 1
+INPUTS = ("action", "policy_action", *SIGNAL_INPUTS)
+"""Everything that an objective may read, in the order of files."""
 _WHAT = "objective file"
 _LARGEST_FILE_BYTES = 64 * 2**20
 """Far above any objective; it keeps a hostile file from filling memory."""
@@ -41,21 +49,15 @@ class ObjectiveMetadata(BaseModel):
 
     format: Literal["mgrl-objective"] = "mgrl-objective"
     version: int = FORMAT_VERSION
-    inputs: tuple[str, ...] = (
-        "action",
-        "policy_action",
-        "reward",
-        "time",
-        "next_value",
-        "value",
-    )
+    inputs: tuple[str, ...] = INPUTS
+    """What it reads, in this order; an ablated objective lacks some of `OptionalInput`."""
     width: Annotated[int, Field(ge=2, le=1024, multiple_of=2)] = 32
     signal_features: Annotated[int, Field(ge=1, le=1024)] = 8
     gate_order: Literal["igfo"] = "igfo"
     forget_gate_bias: Annotated[float, Field(ge=1, le=1)] = 1.0
     bound: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1000.0
-    normalisation: Literal["batch"] = "batch"
-    """Rewards and values: mean 0, variance 1 over the valid steps of the batch."""
+    normalisation: Literal["batch", "none"] = "batch"
+    """Rewards and values: mean 0, variance 1 over the valid steps of the batch; or as they are."""
     terminal_value: Literal["zero", "mean"] = "zero"
     padding_first: bool = False
     window_steps: Annotated[int, Field(ge=1, le=10**6)]
@@ -86,7 +88,20 @@ class ObjectiveMetadata(BaseModel):
             bound=self.bound,
             terminal_value=self.terminal_value,
             padding_first=self.padding_first,
+            without=tuple(name for name in get_args(OptionalInput) if name not in self.inputs),
+            normalise=self.normalisation == "batch",
         )
+
+    @field_validator("inputs")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        left_out = get_args(OptionalInput)
+        if names != tuple(name for name in INPUTS if name in names or name not in left_out):
+            raise ValueError(
+                f"expected {', '.join(INPUTS)} in this order, none but {', '.join(left_out)} "
+                "left out"
+            )
+        return names
 
 
 @final
@@ -119,7 +134,7 @@ class LearnedObjective:
         Args:
             action: executed actions, in [-1, 1].
             policy_action: π(s) at the same states, in [-1, 1], attached to the policy.
-            reward: in any unit; normalised over the batch inside.
+            reward: in any unit; normalised over the batch inside, unless trained without.
             value: V(s_t), for instance Q(s_t, π(s_t)).
             next_value: V(s_{t+1}), not yet cut at terminal steps.
             terminated: [batch, time], true where the task (not a time limit) ended the episode.

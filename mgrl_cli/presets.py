@@ -51,6 +51,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "gradient_scale": "unit",
         },
         "evaluation": {"interval": 500, "episodes": 2},
+        "vpg": {"epoch_steps": 500},
+        "ppo": {"rollout_steps": 512},
     },
 }
 """Differences from the paper's settings. `laptop` is what learned something on a few cores."""
@@ -96,6 +98,8 @@ def resolve_config(
     _merge(settings, PRESETS[preset])
     if kind == "meta-test":
         settings["steps"] = META_TEST_STEPS[preset]
+    else:
+        settings["validation"] = {"steps": META_TEST_STEPS[preset]}
     _merge(settings, base or {})
     try:
         if config_file is not None:

@@ -32,7 +32,7 @@ class AgentSnapshot:
     environment: str
     """Alias or Gymnasium id."""
     rule: str
-    """Objective that drives the agent: "learned", "ddpg", "reinforce", "untrained"."""
+    """What drives the agent, such as "learned" or "td3"."""
     seed: int
     """Seed index of the agent (meta-test: which of the test seeds)."""
     state: AgentState
@@ -67,6 +67,23 @@ class ObjectiveSnapshot:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationSnapshot:
+    """The tests of the objective on fresh agents at one moment."""
+
+    round_index: int
+    """Round at whose end the objective was tested last; 0: none yet."""
+    scores: dict[str, float]
+    """Environment → mean final score of the fresh agents; NaN where one of them has none."""
+    best_round: int
+    """Round of the best objective so far; 0: none yet."""
+    best_scores: dict[str, float]
+    testing_round: int
+    """Round of the test in progress; 0: none is."""
+    fraction: float
+    """How much of it is done, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunSnapshot:
     """A whole run at one moment."""
 
@@ -90,3 +107,34 @@ class RunSnapshot:
     """Finished rounds in the newest checkpoint."""
     restarts: int
     """Times the workers were started again because one was lost."""
+    validation: ValidationSnapshot | None = None
+    """None where the run has no validations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobSnapshot:
+    """One run of a study at one moment."""
+
+    name: str
+    state: str
+    """waiting, running, finished, stopped, failed or blocked."""
+    fraction: float
+    """How much of it is made, in [0, 1]."""
+    problem: str
+    """Why it failed or is blocked, on one line; "" otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudySnapshot:
+    """Several runs made and judged together, at one moment."""
+
+    name: str
+    kind: str
+    """"matrix" or "progress"."""
+    jobs: tuple[JobSnapshot, ...]
+    fraction: float
+    """How much of all runs is made, in [0, 1]."""
+    elapsed_s: float
+    """Since the study was started or continued."""
+    eta_s: float
+    """Seconds left at the present rate; NaN until known."""

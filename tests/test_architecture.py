@@ -21,17 +21,36 @@ OPTIONS = {
     "meta-train": {
         *("--envs", "--agents", "--steps", "--preset", "--run", "--runs-dir", "--seed"),
         *("--workers", "--config", "--set", "--device", "--quiet", "--json", "--debug", "--help"),
-        *("--max-restarts", "--resume"),
+        *("--max-restarts", "--resume", "--watch", "--validate-every"),
     },
     "meta-test": {
         *("--env", "--objective", "--seeds", "--against", "--steps", "--preset", "--run"),
         *("--runs-dir", "--seed", "--workers", "--config", "--set", "--device", "--quiet"),
-        *("--max-restarts", "--json", "--debug", "--help"),
+        *("--max-restarts", "--stuck-below", "--json", "--debug", "--help"),
     },
-    "resume": {"run", "--runs-dir", "--workers", "--quiet", "--json", "--debug", "--help"},
+    "baseline": {
+        *("names", "--env", "--seeds", "--steps", "--preset", "--run", "--runs-dir", "--seed"),
+        *("--workers", "--config", "--set", "--device", "--quiet", "--max-restarts", "--json"),
+        *("--stuck-below", "--debug", "--help"),
+    },
+    "matrix": {
+        *("--train", "--test", "--objectives", "--seeds", "--meta-seeds", "--seed", "--preset"),
+        *("--steps", "--train-steps", "--set", "--config", "--run", "--resume", "--runs-dir"),
+        *("--jobs", "--quiet", "--json", "--debug", "--help"),
+    },
+    "progress": {
+        *("training", "--env", "--points", "--seeds", "--against", "--steps", "--seed"),
+        *("--preset", "--set", "--run", "--resume", "--runs-dir", "--jobs", "--quiet", "--json"),
+        *("--debug", "--help"),
+    },
+    "resume": {
+        *("run", "--runs-dir", "--workers", "--quiet", "--stuck-below", "--json", "--debug"),
+        "--help",
+    },
     "runs": {"--runs-dir", "--json", "--debug", "--help"},
     "verify": {"path", "--json", "--debug", "--help"},
     "inspect": {"path", "--plot", "--json", "--debug", "--help"},
+    "plot": {"runs", "--out", "--metric", "--labels", "--runs-dir", "--debug", "--help"},
     "envs": {"--debug", "--help", "--json"},
     "doctor": {"--runs-dir", "--json", "--debug", "--help"},
 }

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from mgrl_cli.config import RULES, RunConfig, validate_config
+from mgrl_cli.config import BASELINES, RULES, RunConfig, validate_config
 from mgrl_cli.errors import UsageError
 
 SMALLEST = {"kind": "meta-train", "preset": "paper", "steps": 1000, "envs": [{"id": "pendulum"}]}
@@ -32,6 +32,9 @@ def refusal(**settings: object) -> str:
         ("policy", "learning_rate", float("inf"), "less than or equal to 1"),
         ("policy", "clip_norm", float("inf"), "finite"),
         ("policy", "clip_norm", float("nan"), "finite"),
+        ("policy", "clip_norm", -1.0, "greater than or equal to 0"),
+        ("policy", "layer_norm", 1, "valid boolean"),
+        ("critic", "initialisation", "zero", "'glorot' or 'fan_in'"),
         ("policy", "pre_activation_limit", float("inf"), "finite"),
         ("policy", "hidden", 0, "greater than or equal to 1"),
         ("policy", "hidden", 10**10, "less than or equal to 16384"),
@@ -47,6 +50,8 @@ def refusal(**settings: object) -> str:
         ("windows", "sample_by", "inisde", "'start', 'inside' or 'episode'"),
         ("exploration", "random_steps", -1, "greater than or equal to 0"),
         ("objective", "bound", float("inf"), "finite"),
+        ("objective", "without", "time", "valid list"),
+        ("meta", "anneal_by", "nothing", "'critic' or 'learning_rate'"),
         ("meta", "inner_steps", 11, "less than or equal to 10"),
         ("meta", "reset", False, "'policy' or 'agent'"),
         ("replay", "capacity", 0, "greater than or equal to 1"),
@@ -206,9 +211,37 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 
 
 def test_the_rules_are_those_of_the_documentation() -> None:
-    assert RULES == ("learned", "ddpg", "reinforce", "untrained")
+    assert (
+        *("learned", "ddpg", "td3", "reinforce", "reinforce-is", "reinforce-is-clipped"),
+        *("vpg", "ppo", "untrained"),
+    ) == RULES
+    assert RULES[1:] == BASELINES
+
+
+def test_importance_weights_need_exploration_noise() -> None:
+    message = refusal(kind="meta-test", rules=["reinforce-is"], exploration={"noise": 0.0})
+    assert "exploration.noise=0 leaves actions without a density" in message
+    assert config(kind="meta-test", rules=["reinforce"], exploration={"noise": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("kind", "rules", "needs"),
+    [
+        ("meta-train", ["learned"], True),
+        ("meta-test", ["ddpg", "learned"], True),
+        ("meta-test", ["untrained", "ppo"], False),
+    ],
+)
+def test_only_a_run_of_baselines_needs_no_objective(kind, rules, needs) -> None:
+    assert config(kind=kind, rules=rules).needs_objective is needs
 
 
 def test_every_round_holds_a_policy_update() -> None:
     message = refusal(schedule={"round_steps": 10, "policy_interval": 11})
     assert "schedule.policy_interval=11 is longer than a round" in message
+
+
+def test_inputs_left_out_are_told_in_one_order_and_once() -> None:
+    names = ["value", "time", "value"]
+    assert config(objective={"without": names}).objective.without == ["time", "value"]
+    assert "'objective.without.1': " in refusal(objective={"without": ["time", "reward"]})

@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import mgrl_cli
-from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape, ObjectiveSignals
 from mgrl_cli.errors import FileError, StorageError, UsageError
 from mgrl_cli.objective_file import LearnedObjective, ObjectiveMetadata
 
@@ -144,6 +144,40 @@ def test_another_architecture_survives_too(load, width: int) -> None:
     loaded = load(original.to_bytes())
     assert loaded.network.shape == original.network.shape
     assert torch.equal(loaded.params, original.params)
+
+
+def test_an_ablated_objective_says_so_and_survives(load) -> None:
+    original = objective(
+        inputs=("action", "policy_action", "reward", "next_value"), normalisation="none"
+    )
+    loaded = load(original.to_bytes())
+    assert loaded.network.shape == ObjectiveShape(without=("time", "value"), normalise=False)
+    assert loaded.params.numel() == PARAMETERS
+    assert torch.equal(loaded.params, original.params)
+
+
+def test_a_whole_objective_is_described_as_ever(content: bytes) -> None:
+    """Files of whole objectives keep their bytes: neither field is new, nor are their values."""
+    document = json.loads(taken_apart(content)[0]["__metadata__"]["mgrl"])
+    assert document["inputs"] == [
+        *("action", "policy_action", "reward", "time", "next_value", "value")
+    ]
+    assert document["normalisation"] == "batch"
+    assert objective().network.shape == ObjectiveShape()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ["action", "policy_action", "time", "next_value", "value"],  # no reward
+        ["policy_action", "action", "reward", "time", "next_value", "value"],
+        ["action", "policy_action", "reward", "time", "time", "next_value", "value"],
+        ["action", "policy_action", "reward", "time", "next_value", "value", "observation"],
+        [],
+    ],
+)
+def test_inputs_that_no_objective_has_are_refused(content: bytes, refusal, inputs) -> None:
+    assert "'inputs'" in refusal(with_metadata(content, inputs=inputs))
 
 
 def test_the_same_objective_gives_the_same_bytes_and_another_does_not(content: bytes) -> None:

@@ -37,5 +37,9 @@ class Counters:
     def add_episode(self, env_steps: int, episode_return: float) -> None:
         """Count one whole training episode."""
         self.env_steps += env_steps
+        self.end_episode(episode_return)
+
+    def end_episode(self, episode_return: float) -> None:
+        """Count one whole training episode whose steps are counted already."""
         self.episodes += 1
         self.returns = [*self.returns, episode_return][-_RETURNS_KEPT:]

@@ -20,8 +20,8 @@ class Exploration(NamedTuple):
     """Draws the exploration."""
     random_steps: int
     """Steps still to be taken at random; 0 or less: none."""
-    noise: float
-    """Standard deviation in units of the [-1, 1] action."""
+    noise: float | np.ndarray
+    """Standard deviation in units of the [-1, 1] action: one number, or one per dimension."""
 
 
 def play_episode(
@@ -49,6 +49,7 @@ def play_episode(
             so large that the policy's action is not finite.
     """
     rng = exploration.rng
+    deviation = np.asarray(exploration.noise, dtype=np.float32)
     observations = [environment.reset(seed=seed)]
     means: list[np.ndarray] = []
     raw_actions: list[np.ndarray] = []
@@ -64,11 +65,11 @@ def play_episode(
         else:
             mean = act(observations[-1])
             noise = rng.standard_normal(environment.act_size, dtype=np.float32)
-            raw_action = mean + np.float32(exploration.noise) * noise
+            raw_action = mean + deviation * noise
             means.append(mean)
             kinds.append(BehaviourKind.POLICY)
         raw_actions.append(raw_action)
-        result = _step(environment, raw_action.clip(-1.0, 1.0))
+        result = take_step(environment, raw_action.clip(-1.0, 1.0))
         observations.append(result.obs)
         rewards.append(result.reward)
         terminated, truncated = result.terminated, result.truncated
@@ -109,12 +110,17 @@ def play_noise_free(
     terminated = truncated = False
     while not (terminated or truncated):
         on_step()
-        obs, reward, terminated, truncated = _step(environment, act(obs))
+        obs, reward, terminated, truncated = take_step(environment, act(obs))
         total += reward
     return total
 
 
-def _step(environment: ControlEnvironment, action: np.ndarray) -> StepResult:
+def take_step(environment: ControlEnvironment, action: np.ndarray) -> StepResult:
+    """Take one step of a policy's.
+
+    Raises:
+        EnvironmentFailure: as of `play_episode`.
+    """
     try:
         return environment.step(action)
     except ValueError as error:

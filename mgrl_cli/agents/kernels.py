@@ -1,9 +1,12 @@
 """The compiled kernels that a run's agents will use, fetched before anything waits for them."""
 
+from collections.abc import Sequence
+
+from mgrl_cli.agents.rules import config_of_rule
 from mgrl_cli.algorithm.fused import objective as fused_objective
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.trunk import Trunk
-from mgrl_cli.config import RunConfig
+from mgrl_cli.config import ON_POLICY, Rule, RunConfig
 
 
 def load_kernels(config: RunConfig, network: ObjectiveNetwork) -> None:
@@ -11,6 +14,13 @@ def load_kernels(config: RunConfig, network: ObjectiveNetwork) -> None:
 
     Takes about a minute the first time on a machine, so do it once before starting workers.
     """
-    fused_objective.prepare(network)
-    for hidden in {config.policy.hidden, config.critic.hidden}:
-        Trunk(1, hidden, 1, compiled=config.compiled).prepare()
+    rules: Sequence[Rule] = ("learned",) if config.kind == "meta-train" else config.rules
+    if {"learned", "untrained"} & set(rules):
+        fused_objective.prepare(network)
+    trunks: set[tuple[int, bool]] = set()
+    for rule in rules:
+        if rule not in ON_POLICY:
+            settings = config_of_rule(config, rule)
+            trunks |= {(net.hidden, net.layer_norm) for net in (settings.policy, settings.critic)}
+    for hidden, layer_norm in trunks:
+        Trunk(1, hidden, 1, layer_norm=layer_norm, compiled=config.compiled).prepare()

@@ -27,6 +27,7 @@ from mgrl_cli.algorithm.objectives import (
     CriticObjective,
     Objective,
     PolicyEvidence,
+    annealed_learning_rate,
     annealed_loss,
     pre_activation_penalty_gradient,
 )
@@ -58,23 +59,37 @@ class Learner:
     ) -> None:
         """Draw fresh networks from `rng`."""
         self._config = config
-        compiled = config.compiled
-        self.policy = PolicyNetwork(obs_size, act_size, config.policy.hidden, compiled=compiled)
-        self.critic = CriticNetwork(obs_size, act_size, config.critic.hidden, compiled=compiled)
+        self.policy = PolicyNetwork(
+            obs_size,
+            act_size,
+            config.policy.hidden,
+            layer_norm=config.policy.layer_norm,
+            compiled=config.compiled,
+        )
+        self.critic = CriticNetwork(
+            obs_size,
+            act_size,
+            config.critic.hidden,
+            layer_norm=config.critic.layer_norm,
+            compiled=config.compiled,
+        )
         self.renew_policy(rng)
         self.renew_critic(rng)
 
     def renew_policy(self, rng: np.random.Generator) -> None:
         """Replace φ, φ⁻ and the policy's Adam state by fresh ones."""
+        settings = self._config.policy
         self.policy_params = self.policy.initialise(
-            rng, last_layer_scale=self._config.policy.last_layer_scale
+            rng,
+            initialisation=settings.initialisation,
+            last_layer_scale=settings.last_layer_scale,
         )
         self.policy_target = self.policy_params.clone()
-        self._policy_adam = Adam(self.policy_params, self._config.policy.learning_rate)
+        self._policy_adam = Adam(self.policy_params, settings.learning_rate)
 
     def renew_critic(self, rng: np.random.Generator) -> None:
         """Replace θ, θ⁻ and the critic's Adam state by fresh ones."""
-        self.critic_params = self.critic.initialise_twins(rng)
+        self.critic_params = self.critic.initialise_twins(rng, self._config.critic.initialisation)
         self.critic_target = self.critic_params.clone()
         self._critic_adam = Adam(self.critic_params, self._config.critic.learning_rate)
 
@@ -134,12 +149,19 @@ class Learner:
         Args:
             windows: a fresh batch.
             objective: what drives the policy.
-            objective_share: p of the annealing; below 1 the critic's -Q is mixed in.
+            objective_share: p of the annealing; below 1 the critic's -Q is mixed in, or the step
+                is smaller, as `meta.anneal_by` says.
         """
-        tape, evidence, loss, action_gradient = self._descent(windows, objective, objective_share)
+        mixes = self._config.meta.anneal_by == "critic"
+        tape, evidence, loss, action_gradient = self._descent(
+            windows, objective, objective_share if mixes else 1.0
+        )
         gradient = self.policy.vjp(tape, action_gradient, self._penalty_gradient(windows, tape))
+        limit = self._config.policy.clip_norm
         applied = _descend(
-            self._policy_adam, clipped(gradient, limit=self._config.policy.clip_norm)
+            self._policy_adam,
+            clipped(gradient, limit=limit) if limit else gradient,
+            1.0 if mixes else annealed_learning_rate(objective_share),
         )
         slack = 1.0 - evidence.policy_action.detach().square().mean(dim=-1)
         return PolicyUpdate(loss, masked_mean(slack, windows.is_valid).item(), applied)
@@ -223,9 +245,9 @@ class _Descent(NamedTuple):
     action_gradient: Float[Tensor, "rows act"]
 
 
-def _descend(adam: Adam, gradient: Tensor) -> bool:
-    """Make one Adam step; a gradient that is not finite changes nothing."""
+def _descend(adam: Adam, gradient: Tensor, factor: float = 1.0) -> bool:
+    """Make one Adam step, its size times `factor`; what is not finite changes nothing."""
     is_finite = is_finite_squared(gradient)
     if is_finite:
-        adam.descend(gradient)
+        adam.descend(gradient, factor)
     return is_finite

@@ -31,7 +31,8 @@ class Player:
             EnvironmentFailure: its constructor raised.
         """
         self._env = env
-        self._on_step = on_step
+        self.on_step = on_step
+        """Called before every env step, as a sign of life."""
         self._training: ControlEnvironment | None = self._make()
         self._evaluation: ControlEnvironment | None = self._make()
         self.environment_id = self._training.id
@@ -45,13 +46,26 @@ class Player:
     def play(self, act: Act, exploration: Exploration, seed: int) -> Episode | None:
         """Return one episode with exploration, or None where the environment failed."""
         try:
-            self._training = self._training or self._make()
-            return play_episode(self._training, act, exploration, seed, self._on_step)
+            return play_episode(self.training(), act, exploration, seed, self.on_step)
         except (EnvironmentFailure, EnvironmentSetupError) as error:
-            self.last_failure = str(error)
-            _close(self._training)
-            self._training = None
+            self.drop_training(error)
             return None
+
+    def training(self) -> ControlEnvironment:
+        """Return the environment of training, made anew where it failed.
+
+        Raises:
+            EnvironmentSetupError: it cannot be made any more.
+            EnvironmentFailure: its constructor raised.
+        """
+        self._training = self._training or self._make()
+        return self._training
+
+    def drop_training(self, error: Exception) -> None:
+        """Let go of the environment of training, which failed."""
+        self.last_failure = str(error)
+        _close(self._training)
+        self._training = None
 
     def evaluate(self, act: Act, seeds: Sequence[int]) -> list[float]:
         """Return the noise-free return of one episode per seed, without those that failed."""
@@ -59,7 +73,7 @@ class Player:
         for seed in seeds:
             try:
                 self._evaluation = self._evaluation or self._make()
-                returns.append(play_noise_free(self._evaluation, act, seed, self._on_step))
+                returns.append(play_noise_free(self._evaluation, act, seed, self.on_step))
             except (EnvironmentFailure, EnvironmentSetupError) as error:
                 self.last_failure = str(error)
                 _close(self._evaluation)

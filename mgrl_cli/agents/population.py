@@ -58,6 +58,8 @@ def objective_shape(config: RunConfig) -> ObjectiveShape:
         bound=config.objective.bound,
         terminal_value=config.objective.terminal_value,
         padding_first=config.objective.padding_first,
+        without=tuple(config.objective.without),
+        normalise=config.objective.normalise,
     )
 
 

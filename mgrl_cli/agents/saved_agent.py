@@ -73,7 +73,7 @@ def save_agent(agent: Agent) -> SavedAgent:
         replay_episodes=agent.replay.num_episodes,
         health=replace(agent.health),
     )
-    tensors = {name: tensor.clone() for name, tensor in agent.learner.tensors().items()}
+    tensors = {name: tensor.clone() for name, tensor in agent.tensors().items()}
     return SavedAgent(tensors, record)
 
 
@@ -92,9 +92,8 @@ def restore_agent(agent: Agent, saved: SavedAgent, log: ReplayReader) -> None:
     record = saved.record
     if record.agent_id != agent.spec.agent_id:
         raise ValueError(f"got agent {record.agent_id}, expected {agent.spec.agent_id}")
+    agent.restore_tensors(saved.tensors, record.counters)
     agent.streams.set_state(record.streams)
-    for name, tensor in agent.learner.tensors().items():
-        tensor.copy_(saved.tensors[name])
     agent.counters = replace(record.counters)
     agent.statistics = RoundStatistics(record.statistics)
     agent.health = replace(record.health)

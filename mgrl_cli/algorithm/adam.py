@@ -40,8 +40,8 @@ class Adam:
             "second_moment": self.second_moment,
         }
 
-    def descend(self, gradient: Tensor) -> None:
-        """Make one step; the gradient must be finite."""
+    def descend(self, gradient: Tensor, factor: float = 1.0) -> None:
+        """Make one step with the learning rate times `factor`; the gradient must be finite."""
         adam(
             [self.params],
             [gradient],
@@ -53,7 +53,7 @@ class Adam:
             amsgrad=False,
             beta1=_BETAS[0],
             beta2=_BETAS[1],
-            lr=self._learning_rate,
+            lr=factor * self._learning_rate,
             weight_decay=0.0,
             eps=_EPSILON,
             maximize=False,

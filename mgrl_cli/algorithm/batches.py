@@ -10,6 +10,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
+class Behaviour(NamedTuple):
+    """What importance weights need to know of replayed actions; zeros at padded steps."""
+
+    raw_action: Float[Tensor, "batch time act"]
+    """Before clipping to [-1, 1]."""
+    log_density: Float[Tensor, "batch time"]
+    """Of `raw_action`, under the behaviour that drew it."""
+
+
 class Windows(NamedTuple):
     """T consecutive steps of one episode each, padded at the END where the episode ends earlier.
 
@@ -26,6 +35,8 @@ class Windows(NamedTuple):
     """True where the task itself ended the episode; a time limit is not a terminal state."""
     is_valid: Bool[Tensor, "batch time"]
     """True where the window holds a real step."""
+    behaviour: Behaviour | None = None
+    """How the actions came about, where that was asked for."""
 
 
 class Transitions(NamedTuple):
@@ -38,6 +49,14 @@ class Transitions(NamedTuple):
     terminated: Bool[Tensor, " batch"]
     is_valid: Bool[Tensor, " batch"]
     """True where the row holds a real step (all of them, unless cut from padded windows)."""
+
+
+def part_of(windows: Windows, rows: slice) -> Windows:
+    """Return some of the windows of a batch: views."""
+    *tensors, behaviour = windows
+    if behaviour is not None:
+        behaviour = Behaviour(*(tensor[rows] for tensor in behaviour))
+    return Windows(*(tensor[rows] for tensor in tensors), behaviour=behaviour)
 
 
 def transitions_of(windows: Windows) -> Transitions:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mgrl_cli.algorithm.parameters import Initialisation
 from mgrl_cli.algorithm.trunk import Trunk, TrunkTape
 
 
@@ -35,18 +36,28 @@ class PolicyNetwork:
     """Deterministic policy π_φ(s) = tanh(z_φ(s)), actions in [-1, 1]."""
 
     def __init__(
-        self, obs_size: int, act_size: int, hidden: int, *, compiled: bool = False
+        self,
+        obs_size: int,
+        act_size: int,
+        hidden: int,
+        *,
+        layer_norm: bool = True,
+        compiled: bool = False,
     ) -> None:
-        """Lay out the network; `compiled` lets `forward` use kernels where it can."""
+        """Lay out the network; see `Trunk` for the arguments."""
         self.act_size = act_size
-        self._trunk = Trunk(obs_size, hidden, act_size, compiled=compiled)
+        self._trunk = Trunk(obs_size, hidden, act_size, layer_norm=layer_norm, compiled=compiled)
         self.layout = self._trunk.layout
 
     def initialise(
-        self, rng: np.random.Generator, *, last_layer_scale: float = 1.0
+        self,
+        rng: np.random.Generator,
+        *,
+        initialisation: Initialisation = "glorot",
+        last_layer_scale: float = 1.0,
     ) -> Float[Tensor, " param"]:
-        """Return fresh φ; `last_layer_scale` multiplies the output weights (1: plain Glorot)."""
-        params = self.layout.initialise(rng)
+        """Return fresh φ; `last_layer_scale` multiplies the output weights (1: as drawn)."""
+        params = self.layout.initialise(rng, initialisation)
         self.layout.views(params)["output.weight"].mul_(last_layer_scale)
         return params
 
@@ -96,16 +107,26 @@ class CriticNetwork:
     """Action-value Q_θ(s, a). Twin critics are two vectors stacked: θ has shape [2, param]."""
 
     def __init__(
-        self, obs_size: int, act_size: int, hidden: int, *, compiled: bool = False
+        self,
+        obs_size: int,
+        act_size: int,
+        hidden: int,
+        *,
+        layer_norm: bool = True,
+        compiled: bool = False,
     ) -> None:
-        """Lay out the network; `compiled` lets `forward` use kernels where it can."""
+        """Lay out the network; see `Trunk` for the arguments."""
         self._obs_size = obs_size
-        self._trunk = Trunk(obs_size + act_size, hidden, 1, compiled=compiled)
+        self._trunk = Trunk(
+            obs_size + act_size, hidden, 1, layer_norm=layer_norm, compiled=compiled
+        )
         self.layout = self._trunk.layout
 
-    def initialise_twins(self, rng: np.random.Generator) -> Float[Tensor, "2 param"]:
+    def initialise_twins(
+        self, rng: np.random.Generator, initialisation: Initialisation = "glorot"
+    ) -> Float[Tensor, "2 param"]:
         """Return fresh, different parameters θ1, θ2."""
-        return torch.stack([self.layout.initialise(rng), self.layout.initialise(rng)])
+        return torch.stack([self.layout.initialise(rng, initialisation) for _ in range(2)])
 
     def twins(
         self,

@@ -31,6 +31,11 @@ _FORGET_GATE_BIAS = 1.0
 _CLOSED_GATE = -1e9
 """A pre-activation at which every gate is exactly 0 in float32 and float64."""
 
+OptionalInput = Literal["time", "next_value", "value"]
+"""What an objective may do without, named as in `ObjectiveShape.without`."""
+SIGNAL_INPUTS = ("reward", "time", "next_value", "value")
+"""What the signal network reads, in its order."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectiveShape:
@@ -46,6 +51,14 @@ class ObjectiveShape:
     """What a terminal step shows as next value: a true zero, or the batch mean (reference code)."""
     padding_first: bool = False
     """Let padding enter the reversed LSTM first, as the reference code does."""
+    without: tuple[OptionalInput, ...] = ()
+    """Inputs shown as zeros: their weights count and never matter (ablation)."""
+    normalise: bool = True
+    """Show rewards and values as normalised over the batch; false: as they are (ablation)."""
+
+    def shows(self, signal_input: str) -> bool:
+        """Return whether one of `SIGNAL_INPUTS` is shown."""
+        return signal_input not in self.without
 
 
 class ObjectiveSignals(NamedTuple):
@@ -163,11 +176,14 @@ class ObjectiveNetwork:
 
     @torch.no_grad()  # reward and values are constants of the objective
     def normalised_signals(self, signals: ObjectiveSignals) -> Float[Tensor, "batch time 4"]:
-        """Return (r̃_t, t/T, Ṽ'_t, Ṽ_t); both values use the statistics of V_t."""
+        """Return (r̃_t, t/T, Ṽ'_t, Ṽ_t); both values use the statistics of V_t.
+
+        Zeros stand for what the shape does without. Where it does not normalise, tildes fall away,
+        and a terminal step's next value is zero whatever `terminal_value` says.
+        """
         reward, value, is_valid = signals.reward, signals.value, signals.is_valid
-        reward_mean, reward_variance = valid_mean_and_variance(reward, is_valid)
-        value_mean, value_variance = valid_mean_and_variance(value, is_valid)
-        value_scale = torch.rsqrt(value_variance + VARIANCE_FLOOR)
+        reward_mean, reward_scale = self._mean_and_scale(reward, is_valid)
+        value_mean, value_scale = self._mean_and_scale(value, is_valid)
         continues = (~signals.terminated).to(value.dtype)
         if self.shape.terminal_value == "zero":
             next_value = (continues * signals.next_value - value_mean) * value_scale
@@ -177,15 +193,25 @@ class ObjectiveNetwork:
         time = torch.arange(steps, dtype=reward.dtype, device=reward.device) / steps
         inputs = torch.stack(
             [
-                (reward - reward_mean) * torch.rsqrt(reward_variance + VARIANCE_FLOOR),
+                (reward - reward_mean) * reward_scale,
                 time.expand_as(reward),
                 next_value,
                 (value - value_mean) * value_scale,
             ],
             dim=-1,
         )
+        is_shown = torch.tensor([self.shape.shows(name) for name in SIGNAL_INPUTS])
         # Padding must be finite whatever it holds: its losses are masked, and 0 · inf is NaN.
-        return torch.where(is_valid.unsqueeze(-1), inputs, torch.zeros_like(inputs))
+        return torch.where(
+            is_valid.unsqueeze(-1) & is_shown.to(is_valid.device), inputs, torch.zeros_like(inputs)
+        )
+
+    def _mean_and_scale(self, x: Tensor, is_valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what normalises x: its mean and 1/σ over valid steps, or 0 and 1."""
+        if not self.shape.normalise:
+            return x.new_zeros(()), x.new_ones(())
+        mean, variance = valid_mean_and_variance(x, is_valid)
+        return mean, torch.rsqrt(variance + VARIANCE_FLOOR)
 
     def _backward_lstm(
         self,

@@ -6,6 +6,7 @@ objectives therefore changes one thing only.
 
 from collections.abc import Callable
 from functools import cached_property
+from math import log, pi
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -15,6 +16,10 @@ from torch import Tensor
 from mgrl_cli.algorithm.batches import Windows, mean_weights
 from mgrl_cli.algorithm.fused.objective import fused_losses, supports
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
+from mgrl_cli.errors import UsageError
+
+_ANNEALED_OVER = 1000.0
+"""By how much a learning rate grows, but for what makes it begin at 0."""
 
 
 @final
@@ -128,6 +133,74 @@ class ReinforceObjective:
         return distance * advantage
 
 
+@final
+class ImportanceWeightedReinforce:
+    """Off-policy REINFORCE, weighted as on policy: ℓ_t = -ρ̄_t Â_t log N(a_t; π(s_t), σ²).
+
+    a_t is the replayed action before clipping, b its density under the behaviour that drew it, and
+    ρ̄_t = Π_k≤t N(a_k; π(s_k), σ²) / b(a_k) over the window's steps so far (per-decision weights,
+    Precup, Sutton, Singh 2000). No gradient through ρ̄ and Â. Only what happened since the window
+    began is weighed, not how likely its first state is.
+    """
+
+    def __init__(
+        self,
+        *,
+        discount: float,
+        trace_decay: float = 0.97,
+        noise: float,
+        weight_clip: float | None = None,
+        terminal_bonus: float = 0.0,
+    ) -> None:
+        """Set the objective's constants.
+
+        Args:
+            discount: γ.
+            trace_decay: λ.
+            noise: σ, the exploration's standard deviation, above 0.
+            weight_clip: largest ρ̄; None: whatever it is, infinity included.
+            terminal_bonus: added to the target of a terminal step (reference code: 1).
+        """
+        self._discount = discount
+        self._trace_decay = trace_decay
+        self._noise = noise
+        self._largest_log_weight = None if weight_clip is None else log(weight_clip)
+        self._terminal_bonus = terminal_bonus
+
+    def __call__(self, evidence: PolicyEvidence) -> Float[Tensor, "batch time"]:
+        """Return the loss per step; `UsageError` where the windows came without behaviour."""
+        behaviour, is_valid = evidence.windows.behaviour, evidence.windows.is_valid
+        if behaviour is None:
+            raise UsageError(
+                "importance weights need windows with their behaviour, got none; "
+                "sample them with_behaviour=True"
+            )
+        log_density = gaussian_log_density(
+            behaviour.raw_action, evidence.policy_action, self._noise
+        )
+        log_ratio = torch.where(is_valid, log_density.detach() - behaviour.log_density, 0.0)
+        log_weight = log_ratio.cumsum(dim=1)
+        if self._largest_log_weight is not None:
+            log_weight = log_weight.clamp(max=self._largest_log_weight)
+        advantage = generalised_advantage(
+            evidence.signals,
+            discount=self._discount,
+            trace_decay=self._trace_decay,
+            terminal_bonus=self._terminal_bonus,
+        )
+        # A weight may be infinite, and padding must not turn that into NaN.
+        weighted = torch.where(is_valid, log_weight.exp() * advantage, 0.0)
+        return -weighted * log_density
+
+
+def gaussian_log_density(
+    x: Float[Tensor, "*lead act"], mean: Float[Tensor, "*lead act"], deviation: float
+) -> Float[Tensor, "*lead"]:
+    """Return log N(x; mean, deviation² I), the sum over dimensions."""
+    constant = x.shape[-1] * log(deviation * (2 * pi) ** 0.5)
+    return -0.5 * ((x - mean) / deviation).square().sum(dim=-1) - constant
+
+
 def generalised_advantage(
     signals: ObjectiveSignals,
     *,
@@ -166,6 +239,17 @@ def annealed_loss(
         share: p = min(1, env_steps / anneal_steps) of the agent itself.
     """
     return share * learned + (1.0 - share) * critic
+
+
+def annealed_learning_rate(share: float) -> float:
+    """Return the factor on a young policy's learning rate, from 0 exponentially to 1.
+
+    (10^{3p} - 1) / (10^3 - 1): like 10^{-3(1-p)}, and exactly 0 at the beginning.
+
+    Args:
+        share: p, as in `annealed_loss`.
+    """
+    return (_ANNEALED_OVER**share - 1.0) / (_ANNEALED_OVER - 1.0)
 
 
 def pre_activation_penalty_gradient(

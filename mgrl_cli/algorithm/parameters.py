@@ -7,11 +7,19 @@ update, a copy into shared memory and a checkpoint entry are each one operation 
 
 from collections.abc import Mapping
 from math import prod, sqrt
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Initialisation = Literal["glorot", "fan_in"]
+"""How fresh linear layers are drawn.
+
+- `glorot`: weights uniform in ±√(6 / (in + out)), biases zero; TensorFlow's default.
+- `fan_in`: weights and biases uniform in ±1/√in; PyTorch's default.
+"""
 
 
 class ParameterLayout:
@@ -35,23 +43,35 @@ class ParameterLayout:
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
-    def initialise(self, rng: np.random.Generator) -> Float[Tensor, " param"]:
+    def initialise(
+        self, rng: np.random.Generator, initialisation: Initialisation = "glorot"
+    ) -> Float[Tensor, " param"]:
         """Return fresh float32 parameters.
 
-        Weights are Glorot-uniform, LayerNorm gains one, everything else zero. Drawn with NumPy, so
-        that a seed means the same parameters in every torch version.
+        Linear layers are drawn as `initialisation` says, LayerNorm gains are one, everything else
+        is zero. Drawn with NumPy, so that a seed means the same parameters in every torch version.
         """
         params = np.zeros(self.size, dtype=np.float32)
         start = 0
         for name, shape in self.shapes.items():
             stop = start + prod(shape)
-            if name.endswith(".weight"):
-                limit = sqrt(6.0 / (shape[0] + shape[1]))
+            limit = self._largest_initial(name, initialisation)
+            if limit > 0:
                 params[start:stop] = rng.uniform(-limit, limit, size=stop - start)
             elif name.endswith(".gain"):
                 params[start:stop] = 1.0
             start = stop
         return torch.from_numpy(params)
+
+    def _largest_initial(self, name: str, initialisation: Initialisation) -> float:
+        """Return the bound of a parameter's uniform distribution; 0 where it is not drawn."""
+        layer, _, kind = name.rpartition(".")
+        weight = self.shapes.get(f"{layer}.weight")
+        if weight is None or kind not in ("weight", "bias"):
+            return 0.0
+        if initialisation == "fan_in":
+            return 1.0 / sqrt(weight[0])
+        return sqrt(6.0 / (weight[0] + weight[1])) if kind == "weight" else 0.0
 
     def pack(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " param"]:
         """Return the flat vector of named tensors (the inverse of `views` on one vector)."""

@@ -1,12 +1,13 @@
 """The network body that policy and critic share, with its derivatives written out.
 
     x → [Linear → ReLU → LayerNorm] × 2 → Linear         (paper Table 3)
+    x → [Linear → ReLU] × 2 → Linear                     (without LayerNorm, as in TD3)
 
 `Trunk.__call__` is plain differentiable torch. `forward` returns a tape with the same values and
 their first derivatives, without autograd: the formulas are short, and at laptop sizes autograd's
 bookkeeping costs as much as the arithmetic. The tape is one of compiled kernels where these are
-wanted and can be had, else of torch operations. Parameters are [net, param], so twin critics are
-one batched product; a single network is [1, param].
+wanted and can be had, which is never without LayerNorm, else of torch operations. Parameters are
+[net, param], so twin critics are one batched product; a single network is [1, param].
 """
 
 from collections.abc import Sequence
@@ -55,7 +56,13 @@ class Trunk:
     """One architecture: sizes and the order of its parameters."""
 
     def __init__(
-        self, width_in: int, hidden: int, width_out: int, *, compiled: bool = False
+        self,
+        width_in: int,
+        hidden: int,
+        width_out: int,
+        *,
+        layer_norm: bool = True,
+        compiled: bool = False,
     ) -> None:
         """Lay out the network.
 
@@ -63,21 +70,20 @@ class Trunk:
             width_in: inputs.
             hidden: units of each hidden layer.
             width_out: outputs.
-            compiled: let `forward` use kernels where they support this width and dtype.
+            layer_norm: whether LayerNorm follows each ReLU.
+            compiled: let `forward` use kernels where they support this body and dtype.
         """
         self.width_in = width_in
         self.hidden = hidden
         self.width_out = width_out
+        self.layer_norm = layer_norm
         self._compiled = compiled
-        self.layout = ParameterLayout(
-            {
-                **linear_shapes("linear_1", width_in, hidden),
-                **layer_norm_shapes("norm_1", hidden),
-                **linear_shapes("linear_2", hidden, hidden),
-                **layer_norm_shapes("norm_2", hidden),
-                **linear_shapes("output", hidden, width_out),
-            }
-        )
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, width in zip(_LAYERS, (width_in, hidden), strict=True):
+            shapes |= linear_shapes(f"linear_{layer}", width, hidden)
+            if layer_norm:
+                shapes |= layer_norm_shapes(f"norm_{layer}", hidden)
+        self.layout = ParameterLayout(shapes | linear_shapes("output", hidden, width_out))
 
     def parameters(self, params: Float[Tensor, "net param"]) -> dict[str, Tensor]:
         """Return the named parameters; vectors get a row axis to broadcast over."""
@@ -93,13 +99,15 @@ class Trunk:
         parameters = self.parameters(params)
         for layer in _LAYERS:
             x = x @ parameters[f"linear_{layer}.weight"] + parameters[f"linear_{layer}.bias"]
-            gain, bias = parameters[f"norm_{layer}.gain"], parameters[f"norm_{layer}.bias"]
-            x = layer_norm(torch.relu(x), gain, bias)
+            x = torch.relu(x)
+            if self.layer_norm:
+                gain, bias = parameters[f"norm_{layer}.gain"], parameters[f"norm_{layer}.bias"]
+                x = layer_norm(x, gain, bias)
         return x @ parameters["output.weight"] + parameters["output.bias"]
 
     def forward(self, params: Float[Tensor, "net param"], x: Float[Tensor, "rows in"]) -> TrunkTape:
         """Return the output with its derivatives."""
-        if self._compiled and supports(self.hidden, params):
+        if self._compiled and self.layer_norm and supports(self.hidden, params):
             return FusedTape(params, x, self.hidden, self.width_out)
         return TorchTape(self, params, x)
 
@@ -117,10 +125,61 @@ class _LayerTape(NamedTuple):
     inputs: Tensor
     activated: Tensor
     """ReLU of the linear layer."""
-    normalised: Tensor
-    """Mean 0, variance 1, before gain and bias."""
-    mean: Tensor
-    inverse_std: Tensor
+    norm: "_NormTape | None"
+    """LayerNorm of it, where there is one."""
+
+
+@final
+class _NormTape:
+    """One LayerNorm's forward pass and its derivatives."""
+
+    def __init__(self, activated: Tensor, gain: Tensor, bias: Tensor) -> None:
+        """Run forward.
+
+        Args:
+            activated: [net, rows, width].
+            gain: [net, 1, width].
+            bias: [net, 1, width].
+        """
+        self._activated = activated
+        self._gain = gain
+        self._bias = bias
+        self._width = (activated.shape[-1],)
+        self._normalised, self._mean, self._inverse_std = torch.native_layer_norm(
+            activated, self._width, None, None, LAYER_NORM_EPSILON
+        )
+
+    def output(self) -> Tensor:
+        """Return the layer's output."""
+        return torch.addcmul(self._bias, self._normalised, self._gain)
+
+    def input_vjp(self, d_h: Tensor) -> Tensor:
+        """Return the cotangent of the input."""
+        d_activated, _, _ = torch.ops.aten.native_layer_norm_backward(
+            d_h * self._gain,
+            self._activated,
+            self._width,
+            self._mean,
+            self._inverse_std,
+            None,
+            None,
+            (True, False, False),
+        )
+        return d_activated
+
+    def vjp(self, d_h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cotangents of gain and bias."""
+        return (d_h * self._normalised).sum(1), d_h.sum(1)
+
+    def jvp(self, d_r: Tensor, d_gain: Tensor, d_bias: Tensor) -> Tensor:
+        """Return the tangent of the output from those of input, gain and bias."""
+        along = (d_r * self._normalised).mean(-1, keepdim=True)
+        centred = d_r - d_r.mean(-1, keepdim=True) - self._normalised * along
+        return torch.addcmul(
+            torch.addcmul(d_bias, self._normalised, d_gain),
+            centred * self._inverse_std,
+            self._gain,
+        )
 
 
 @final
@@ -145,17 +204,15 @@ class TorchTape:
 
     def _forward_layer(self, layer: int, h: Tensor) -> Tensor:
         parameters = self._parameters
-        z = torch.baddbmm(
+        activated = torch.baddbmm(
             parameters[f"linear_{layer}.bias"], h, parameters[f"linear_{layer}.weight"]
-        )
-        activated = z.relu_()
-        normalised, mean, inverse_std = torch.native_layer_norm(
-            activated, (self._trunk.hidden,), None, None, LAYER_NORM_EPSILON
-        )
-        self._layers.append(_LayerTape(h, activated, normalised, mean, inverse_std))
-        return torch.addcmul(
-            parameters[f"norm_{layer}.bias"], normalised, parameters[f"norm_{layer}.gain"]
-        )
+        ).relu_()
+        norm = None
+        if self._trunk.layer_norm:
+            gain, bias = parameters[f"norm_{layer}.gain"], parameters[f"norm_{layer}.bias"]
+            norm = _NormTape(activated, gain, bias)
+        self._layers.append(_LayerTape(h, activated, norm))
+        return activated if norm is None else norm.output()
 
     @torch.no_grad()
     def vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net param"]:
@@ -165,10 +222,9 @@ class TorchTape:
         ]
         d_h = cotangent @ self._parameters["output.weight"].mT
         for layer, kept in zip(reversed(_LAYERS), reversed(self._layers), strict=True):
-            d_z = self._through_layer(layer, kept, d_h)
-            parts.append(
-                (kept.inputs.mT @ d_z, d_z.sum(1), (d_h * kept.normalised).sum(1), d_h.sum(1))
-            )
+            d_z = _through_activation(kept, d_h)
+            d_norm = () if kept.norm is None else kept.norm.vjp(d_h)
+            parts.append((kept.inputs.mT @ d_z, d_z.sum(1), *d_norm))
             if layer > 1:
                 d_h = d_z @ self._parameters[f"linear_{layer}.weight"].mT
         return torch.cat([part.flatten(1) for group in reversed(parts) for part in group], dim=1)
@@ -178,24 +234,9 @@ class TorchTape:
         """Return ∂⟨cotangent, output⟩/∂x."""
         d_h = cotangent @ self._parameters["output.weight"].mT
         for layer, kept in zip(reversed(_LAYERS), reversed(self._layers), strict=True):
-            d_z = self._through_layer(layer, kept, d_h)
+            d_z = _through_activation(kept, d_h)
             d_h = d_z @ self._parameters[f"linear_{layer}.weight"].mT
         return d_h
-
-    def _through_layer(self, layer: int, kept: _LayerTape, d_h: Tensor) -> Tensor:
-        """Return the cotangent of a layer's linear output, back through LayerNorm and ReLU."""
-        scaled = d_h * self._parameters[f"norm_{layer}.gain"]
-        d_activated, _, _ = torch.ops.aten.native_layer_norm_backward(
-            scaled,
-            kept.activated,
-            (self._trunk.hidden,),
-            kept.mean,
-            kept.inverse_std,
-            None,
-            None,
-            (True, False, False),
-        )
-        return torch.ops.aten.threshold_backward(d_activated, kept.activated, 0)
 
     @torch.no_grad()
     def jvp(self, direction: Float[Tensor, "net param"]) -> Float[Tensor, "net rows out"]:
@@ -208,16 +249,16 @@ class TorchTape:
             )
             if d_h is not None:
                 d_z = torch.baddbmm(d_z, d_h, self._parameters[f"linear_{layer}.weight"])
-            d_r = torch.where(kept.activated > 0, d_z, 0.0)
-            along = (d_r * kept.normalised).mean(-1, keepdim=True)
-            centred = d_r - d_r.mean(-1, keepdim=True) - kept.normalised * along
-            d_h = torch.addcmul(
-                torch.addcmul(
-                    tangent[f"norm_{layer}.bias"], kept.normalised, tangent[f"norm_{layer}.gain"]
-                ),
-                centred * kept.inverse_std,
-                self._parameters[f"norm_{layer}.gain"],
-            )
+            d_h = torch.where(kept.activated > 0, d_z, 0.0)
+            if kept.norm is not None:
+                d_gain, d_bias = tangent[f"norm_{layer}.gain"], tangent[f"norm_{layer}.bias"]
+                d_h = kept.norm.jvp(d_h, d_gain, d_bias)
         assert d_h is not None
         output = torch.baddbmm(tangent["output.bias"], self._last_inputs, tangent["output.weight"])
         return torch.baddbmm(output, d_h, self._parameters["output.weight"])
+
+
+def _through_activation(kept: _LayerTape, d_h: Tensor) -> Tensor:
+    """Return the cotangent of a layer's linear output, back through LayerNorm and ReLU."""
+    d_activated = d_h if kept.norm is None else kept.norm.input_vjp(d_h)
+    return torch.ops.aten.threshold_backward(d_activated, kept.activated, 0)

@@ -1,6 +1,5 @@
 """`mgrl meta-test`: train fresh agents with a frozen objective and report how well they learn."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,19 +17,20 @@ from mgrl_cli.commands.run_options import (
     SeedOption,
     SetOption,
     StepsOption,
+    StuckBelowOption,
     WorkersOption,
     check_device,
+    check_stuck_below,
     progress_line,
-    split_list,
+    split_rules,
     supervision_options,
 )
-from mgrl_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from mgrl_cli.config import RunConfig
+    from mgrl_cli.objective_file import LearnedObjective
     from mgrl_cli.run_dir.layout import RunDirectory
-    from mgrl_cli.run_dir.scores import SeedScore
+    from mgrl_cli.run_dir.scores import ScoreReport
 
 
 def meta_test(
@@ -47,7 +47,9 @@ def meta_test(
     against: Annotated[
         str | None,
         typer.Option(
-            "--against", help="What to compare with: ddpg, reinforce, untrained (same seeds)."
+            "--against",
+            help="What to compare with on the same seeds: ddpg, td3, reinforce, vpg, ppo, "
+            "untrained, ... (see mgrl baseline).",
         ),
     ] = None,
     steps: StepsOption = None,
@@ -61,33 +63,23 @@ def meta_test(
     assignments: SetOption = None,
     device: DeviceOption = "cpu",
     quiet: QuietOption = False,
+    stuck_below: StuckBelowOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Test an objective on an environment, from scratch, beside other rules.
 
     Every rule trains the same agents with the same seeds and settings. Prints the final scores;
-    curves (PNG, CSV), results.json and all metrics go to RUNS_DIR/NAME.
+    curves (PNG, CSV), evaluations.csv, results.json and all metrics go to RUNS_DIR/NAME.
     Example: mgrl meta-test --env hopper --against ddpg,reinforce
     """
-    from rich.console import Console
-
     from mgrl_cli.objective_file import LearnedObjective
     from mgrl_cli.presets import resolve_config
-    from mgrl_cli.run_dir.layout import check_run_name
     from mgrl_cli.run_dir.objectives import find_objective
-    from mgrl_cli.runtime.launch import (
-        check_environments,
-        check_objective_fits,
-        claim_run,
-        prepare_kernels,
-        settings_of_objective,
-    )
-    from mgrl_cli.runtime.launch import meta_test as launch
-    from mgrl_cli.ui.progress import open_progress
+    from mgrl_cli.runtime.launch import check_objective_fits, settings_of_objective
 
     check_device(device)
-    rules = _rules(against)
+    rules = None if against is None else split_rules(against, "--against")
     learned = LearnedObjective.load(find_objective(objective, runs_dir))
     settings = resolve_config(
         kind="meta-test",
@@ -97,7 +89,7 @@ def meta_test(
         assignments=assignments or (),
         options={
             "envs": [{"id": env}] if env is not None else None,
-            "rules": rules,
+            "rules": list(dict.fromkeys(["learned", *rules])) if rules is not None else None,
             "seeds": seeds,
             "steps": steps,
             "seed": seed,
@@ -105,97 +97,114 @@ def meta_test(
         },
     )
     check_objective_fits(settings, learned)
-    check_run_name(runs_dir, run)
+    run_test(
+        settings,
+        learned,
+        name=run,
+        runs_dir=runs_dir,
+        workers=workers,
+        quiet=quiet,
+        json=json,
+        stuck_below=stuck_below,
+    )
+
+
+def run_test(
+    settings: "RunConfig",
+    learned: "LearnedObjective | None",
+    *,
+    name: str | None,
+    runs_dir: Path,
+    workers: int | None,
+    quiet: bool,
+    json: bool,
+    stuck_below: float | None,
+) -> None:
+    """Check, claim, run and report a meta-test, or a run of baselines.
+
+    Args:
+        settings: of the run.
+        learned: what drives the rule "learned"; None where no rule is it.
+        name: of the run; None: made up.
+        runs_dir: where runs are kept.
+        workers: processes; None: one per core.
+        quiet: show no progress.
+        json: print the scores as JSON.
+        stuck_below: count the runs that end below this score; None: do not.
+    """
+    from rich.console import Console
+
+    from mgrl_cli.run_dir.layout import check_run_name
+    from mgrl_cli.runtime.launch import (
+        check_environments,
+        check_rules,
+        claim_run,
+        meta_test,
+        prepare_kernels,
+    )
+    from mgrl_cli.ui.progress import open_progress
+
+    check_stuck_below(stuck_below)
+    check_run_name(runs_dir, name)
+    check_rules(settings)
     say = progress_line(quiet=quiet)
     check_environments(settings, say)
     prepare_kernels(settings, say)
-    directory = claim_run(settings, runs_dir, run)
+    directory = claim_run(settings, runs_dir, name)
     with open_progress(quiet=quiet, json=False, console=Console(stderr=True)) as progress:
-        launch(settings, directory, learned, progress, workers=workers)
-    report_scores(directory, json=json)
+        meta_test(settings, directory, learned, progress, workers=workers)
+    report_scores(directory, json=json, stuck_below=stuck_below)
 
 
-def report_scores(directory: "RunDirectory", *, json: bool) -> None:
-    """Write and print the final scores of a finished meta-test, and draw its curves.
+def report_scores(
+    directory: "RunDirectory", *, json: bool, stuck_below: float | None = None
+) -> None:
+    """Write and print the final scores of a finished meta-test, write its rows, draw its curves.
 
     Args:
         directory: of the run.
-        json: print one JSON document instead of a table.
+        json: print one JSON document instead of tables.
+        stuck_below: count the runs that ended below this score; None: do not.
     """
     from json import dumps
 
-    from mgrl_cli.run_dir.metrics import evaluation_rows, read_agent_metrics
-    from mgrl_cli.run_dir.scores import scores_document, seed_scores, write_scores
+    from mgrl_cli.run_dir.evaluations import evaluations_of, write_evaluations
+    from mgrl_cli.run_dir.scores import score_report, scores_document, write_scores
 
-    scores = seed_scores(evaluation_rows(read_agent_metrics(directory.metrics)))
-    write_scores(directory, scores)
+    report = score_report(directory, stuck_below=stuck_below)
+    write_scores(directory, report)
+    write_evaluations(evaluations_of(directory), directory.evaluations)
     if json:
-        typer.echo(dumps(scores_document(directory, scores)))
+        typer.echo(dumps(scores_document(report), allow_nan=False))
     else:
-        _print_table(directory, scores)
+        _print_scores(directory, report)
     _plot(directory, f"meta-test {directory.name}")
 
 
-def _rules(against: str | None) -> list[str] | None:
-    """Return the learned objective and what it is compared with; None leaves it to --config."""
-    from mgrl_cli.config import RULES
+def _print_scores(directory: "RunDirectory", report: "ScoreReport") -> None:
+    from mgrl_cli.ui.scores import score_lines
+    from mgrl_cli.ui.tables import stdout_console
 
-    if against is None:
-        return None
-    rules = ["learned", *split_list(against, "--against")]
-    for rule in rules:
-        if rule not in RULES:
-            raise UsageError(
-                f"--against got '{rule}', expected some of {', '.join(RULES)}."
-                f"{did_you_mean(rule, RULES)}"
-            )
-    return list(dict.fromkeys(rules))
-
-
-def _print_table(directory: "RunDirectory", scores: "Sequence[SeedScore]") -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not scores:
+    if not report.seeds:
         typer.echo(f"no evaluation within these steps; metrics are in {directory.metrics}")
         return
-    console.print(_table(scores))
+    console = stdout_console()
+    for line in score_lines(report, console.width):
+        console.print(line)
     typer.echo(f"{directory.path}")
-
-
-def _table(scores: "Sequence[SeedScore]") -> "Table":
-    """Return one row per rule, one column per seed."""
-    from rich.table import Table
-
-    from mgrl_cli.run_dir.scores import rule_scores
-
-    seeds = sorted({score.seed for score in scores})
-    table = Table(
-        title="final score: mean noise-free return of the last 3 evaluations", title_justify="left"
-    )
-    table.add_column("rule", style="bold")
-    for seed in seeds:
-        table.add_column(f"seed {seed}", justify="right")
-    table.add_column("mean ± std", justify="right")
-    for rule in rule_scores(scores):
-        by_seed = {score.seed: score.score for score in scores if score.rule == rule.rule}
-        spread = f" ± {rule.std:.1f}" if rule.seeds > 1 else ""
-        cells = (f"{by_seed[seed]:.1f}" if seed in by_seed else "–" for seed in seeds)
-        table.add_row(rule.rule, *cells, f"{rule.mean:.1f}{spread}")
-    return table
 
 
 def _plot(directory: "RunDirectory", title: str) -> None:
     """Draw the learning curves where matplotlib is installed; say so where it is not."""
     from importlib.util import find_spec
 
-    from mgrl_cli.run_dir.metrics import evaluation_rows, read_agent_metrics
+    from mgrl_cli.run_dir.metrics import read_evaluations
 
     if find_spec("matplotlib") is None:
         typer.echo("no plot: pip install 'mgrl[plot]'", err=True)
         return
     from mgrl_cli.plots.curves import plot_learning_curves
 
-    rows = evaluation_rows(read_agent_metrics(directory.metrics))
+    rows = read_evaluations(directory)
     if rows:
         plot_learning_curves(rows, directory.path / "curves.png", title=title)

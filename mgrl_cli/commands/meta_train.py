@@ -49,6 +49,18 @@ def meta_train(
     seed: SeedOption = None,
     workers: WorkersOption = None,
     max_restarts: MaxRestartsOption = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            "--watch",
+            help="Test the objective on fresh agents in these environments on the way, and keep "
+            "the best as objective-best.safetensors.",
+        ),
+    ] = None,
+    validate_every: Annotated[
+        int | None,
+        typer.Option("--validate-every", help="Rounds between such tests [10]."),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", help="Continue this run instead (see mgrl resume).")
     ] = None,
@@ -72,6 +84,7 @@ def meta_train(
     from mgrl_cli.run_dir.layout import check_run_name, find_run
     from mgrl_cli.runtime.launch import check_environments, claim_run, prepare_kernels
     from mgrl_cli.runtime.launch import meta_train as launch
+    from mgrl_cli.studies.validation import validate
     from mgrl_cli.ui.progress import open_progress
 
     check_device(device)
@@ -88,16 +101,22 @@ def meta_train(
             **_population(envs, agents),
             "steps": steps,
             "seed": seed,
+            "validation": _validation(watch, validate_every),
             **supervision_options(max_restarts),
         },
     )
+    if validate_every is not None and not settings.validation.envs:
+        raise UsageError(
+            f"--validate-every {validate_every} without environments to test on; name them with "
+            "--watch"
+        )
     check_run_name(runs_dir, run)
     say = progress_line(quiet=quiet)
     check_environments(settings, say)
     prepare_kernels(settings, say)
     directory = claim_run(settings, runs_dir, run)
     with open_progress(quiet=quiet, json=json, console=Console(stderr=True)) as progress:
-        launch(settings, directory, progress, workers=workers)
+        launch(settings, directory, progress, workers=workers, validator=validate)
     if not json:
         typer.echo(f"{directory.objective}")
 
@@ -129,6 +148,16 @@ def _population(envs: str | None, agents: int | None) -> dict[str, Any]:
     if agents is not None and total != agents:
         raise UsageError(f"--agents {agents} contradicts --envs '{envs}', which makes {total}")
     return {"envs": population, "agents": total}
+
+
+def _validation(watch: str | None, every: int | None) -> dict[str, Any]:
+    """Return the settings that `--watch` and `--validate-every` stand for."""
+    settings: dict[str, Any] = {}
+    if watch is not None:
+        settings["envs"] = split_list(watch, "--watch")
+    if every is not None:
+        settings["interval"] = every
+    return settings
 
 
 def _parse_env(item: str) -> dict[str, Any]:

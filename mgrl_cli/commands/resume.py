@@ -9,7 +9,9 @@ from mgrl_cli.commands import DebugOption
 from mgrl_cli.commands.run_options import (
     QuietOption,
     RunsDirOption,
+    StuckBelowOption,
     WorkersOption,
+    check_stuck_below,
     progress_line,
 )
 
@@ -23,6 +25,7 @@ def resume(
     runs_dir: RunsDirOption = Path("runs"),
     workers: WorkersOption = None,
     quiet: QuietOption = False,
+    stuck_below: StuckBelowOption = None,
     json: Annotated[
         bool,
         typer.Option("--json", help="On stdout: one JSON line per round, or the scores of a test."),
@@ -36,17 +39,27 @@ def resume(
     """
     from mgrl_cli.run_dir.layout import find_run
 
-    resume_run(find_run(run, runs_dir), workers=workers, quiet=quiet, json=json)
+    check_stuck_below(stuck_below)
+    directory = find_run(run, runs_dir)
+    resume_run(directory, workers=workers, quiet=quiet, json=json, stuck_below=stuck_below)
 
 
-def resume_run(directory: "RunDirectory", *, workers: int | None, quiet: bool, json: bool) -> None:
+def resume_run(
+    directory: "RunDirectory",
+    *,
+    workers: int | None,
+    quiet: bool,
+    json: bool,
+    stuck_below: float | None = None,
+) -> None:
     """Continue a run and report its results as the command that began it would have."""
     from rich.console import Console
 
     from mgrl_cli.commands.meta_test import report_scores
-    from mgrl_cli.runtime.launch import check_environments, prepare_kernels
+    from mgrl_cli.runtime.launch import check_environments, check_rules, prepare_kernels
     from mgrl_cli.runtime.resumption import resume as launch
     from mgrl_cli.runtime.resumption import standing_of, tidy
+    from mgrl_cli.studies.validation import validate
     from mgrl_cli.ui.progress import open_progress
 
     say = progress_line(quiet=quiet)
@@ -55,8 +68,10 @@ def resume_run(directory: "RunDirectory", *, workers: int | None, quiet: bool, j
     is_test = settings.kind == "meta-test"
     if standing.is_finished:
         tidy(directory, standing)
-        say(f"run '{directory.path}' is finished: nothing is left to do")
+        how = standing.early_end or "nothing is left to do"
+        say(f"run '{directory.path}' is finished: {how}")
     else:
+        check_rules(settings)
         check_environments(settings, say)
         prepare_kernels(settings, say)
         with open_progress(
@@ -65,8 +80,8 @@ def resume_run(directory: "RunDirectory", *, workers: int | None, quiet: bool, j
             console=Console(stderr=True),
             rounds_before=standing.rounds,
         ) as progress:
-            launch(directory, progress, workers=workers, say=say)
+            launch(directory, progress, workers=workers, say=say, validator=validate)
     if is_test:
-        report_scores(directory, json=json)
+        report_scores(directory, json=json, stuck_below=stuck_below)
     elif not json:
         typer.echo(f"{directory.objective}")

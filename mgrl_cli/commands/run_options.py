@@ -1,12 +1,13 @@
 """Options that every command which starts a run shares."""
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mgrl_cli.errors import UsageError
+from mgrl_cli.errors import UsageError, did_you_mean
 
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Env steps per agent.")]
 PresetOption = Annotated[
@@ -43,6 +44,12 @@ MaxRestartsOption = Annotated[
         help="Deaths in a row that an agent may cause before it is left out [3].",
     ),
 ]
+StuckBelowOption = Annotated[
+    float | None,
+    typer.Option(
+        "--stuck-below", help="Count the runs that end below this score; fix it before looking."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu (cuda: not yet).")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
@@ -64,6 +71,16 @@ def check_device(device: str) -> None:
         raise UsageError(f"unknown device '{device}', expected cpu")
 
 
+def check_stuck_below(stuck_below: float | None) -> None:
+    """Refuse a floor that no score can be compared with, before anything is spent on the run.
+
+    Raises:
+        UsageError: it is not finite.
+    """
+    if stuck_below is not None and not isfinite(stuck_below):
+        raise UsageError(f"--stuck-below got {stuck_below}, expected a finite score")
+
+
 def progress_line(*, quiet: bool) -> Callable[[str], None]:
     """Return what tells the user one line about a run's start."""
     return lambda line: None if quiet else typer.echo(f"mgrl: {line}", err=True)
@@ -79,3 +96,32 @@ def split_list(text: str, option: str) -> list[str]:
     if not all(items):
         raise UsageError(f"{option} got '{text}', expected names separated by commas")
     return items
+
+
+def split_rules(text: str, option: str, *, baselines_only: bool = False) -> list[str]:
+    """Return the rules of a comma-separated option, each once.
+
+    Args:
+        text: what was given.
+        option: where.
+        baselines_only: refuse the learned objective, which needs a file.
+
+    Raises:
+        UsageError: an item is empty, or no such rule.
+    """
+    from mgrl_cli.config import BASELINES, RULES
+
+    known = BASELINES if baselines_only else RULES
+    names = split_list(text, option)
+    for name in names:
+        if name in known:
+            continue
+        if name == "learned":
+            raise UsageError(
+                f"{option} got 'learned', which needs an objective: use mgrl meta-test for it"
+            )
+        raise UsageError(
+            f"{option} got '{name}', expected some of {', '.join(known)}."
+            f"{did_you_mean(name, known)}"
+        )
+    return list(dict.fromkeys(names))

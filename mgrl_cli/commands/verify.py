@@ -80,7 +80,7 @@ def _lines(found: "Verification") -> list[str]:
 
 
 def _part_line(part: "Part") -> str:
-    counts = [_count_text(part.counts, word) for word in ("step", "episode", "file")]
+    counts = [_count_text(part.counts, word) for word in ("test", "step", "episode", "file")]
     size = size_text(part.num_bytes) if part.num_bytes else ""
     return f"{part.name}: {', '.join(text for text in (*counts, size, part.finding) if text)}"
 

@@ -19,6 +19,8 @@ def describe_run(report: RunReport) -> Iterator[Section]:
     else:
         yield _progress_table(report)
         yield _meta_table(report)
+    if report.validations:
+        yield _validations_table(report)
     if report.keeping.checkpoints:
         yield _checkpoints_table(report)
     if report.objective is not None:
@@ -51,7 +53,7 @@ def _state(report: RunReport) -> str:
     saved = f"saved {position_text(newest.rounds, newest.updates)}" if newest else "nothing saved"
     match keeping.state:
         case "finished":
-            return "finished"
+            return f"finished: {keeping.early_end}" if keeping.early_end else "finished"
         case "running":
             return f"running ({keeping.holder}), {saved}"
         case "interrupted":
@@ -70,6 +72,20 @@ def _checkpoints_table(report: RunReport) -> Table:
             for line in report.keeping.checkpoints
         ),
         note="best: most agents were evaluated higher there than in any other",
+    )  # fmt: skip
+
+
+def _validations_table(report: RunReport) -> Table:
+    environments = tuple(report.validations[0].scores)
+    return Table(
+        "Validations",
+        ("after round", *environments, "best"),
+        tuple(
+            (line.round, *(line.scores[name] for name in environments),
+             "best" if line.is_best else "")
+            for line in report.validations
+        ),
+        note="mean final score of fresh agents; best: highest, or best mean rank of several",
     )  # fmt: skip
 
 

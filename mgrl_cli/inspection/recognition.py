@@ -50,8 +50,12 @@ def _recognise_file(path: Path) -> Kind:
 def _recognise_directory(path: Path) -> Kind:
     if (path / "config.toml").is_file() or any((path / "metrics").glob("agent-*.jsonl")):
         return "run"
-    if (path / MANIFEST_NAME).is_file() or position_of(path.resolve().name) is not None:
-        return "checkpoint"  # perhaps without its manifest; reading it says so
+    if (path / MANIFEST_NAME).is_file():
+        return "checkpoint"
+    # Validations are named by their round too, but hold runs.
+    is_validation = any(map(is_run_directory, path.iterdir()))
+    if position_of(path.resolve().name) is not None and not is_validation:
+        return "checkpoint"  # without its manifest; reading it says so
     if (path / "zarr.json").is_file():
         return _recognise_zarr(path)
     if any(path.glob("agent-*/zarr.json")):

@@ -11,7 +11,8 @@ _NAMED_DIMENSIONS = 5
 def replay_warnings(replay: AgentReplay) -> Iterator[str]:
     """Yield what a researcher should look at before trusting these data."""
     if replay.env_steps == 0:
-        yield "nothing is committed yet"
+        if replay.attribute("rule") != "ppo":  # which keeps none
+            yield "nothing is committed yet"
         return
     if replay.not_finite:
         numbers = "1 number is" if replay.not_finite == 1 else f"{replay.not_finite} numbers are"

@@ -18,6 +18,7 @@ from mgrl_cli.inspection.objective import ObjectiveReport, inspect_objective
 from mgrl_cli.inspection.replay import inspect_buffer
 from mgrl_cli.inspection.replay_figures import Buffer
 from mgrl_cli.inspection.run_checkpoints import Keeping, inspect_checkpoints
+from mgrl_cli.inspection.validations import ValidationLine, validation_lines
 from mgrl_cli.run_dir.layout import RunDirectory, agent_name
 from mgrl_cli.run_dir.settings import read_settings
 
@@ -73,6 +74,8 @@ class RunReport:
     """Rounds that every agent has recorded that is not in quarantine."""
     num_rounds: int
     agents: tuple[AgentProgress, ...]
+    validations: tuple[ValidationLine, ...]
+    """Tests of the objective on the way, oldest first."""
     objective: ObjectiveReport | None
     buffer: Buffer | None
     keeping: Keeping
@@ -100,6 +103,8 @@ def inspect_run(path: Path) -> RunReport:
     files = [read_metrics(run.agent_metrics(spec.agent_id)) for spec in specs]
     agents = tuple(_progress(spec, file) for spec, file in zip(specs, files, strict=True))
     problems = [file.problem for file in (population, *files) if file.problem]
+    validations, problem = validation_lines(read_metrics(run.validation_metrics))
+    problems += [problem] if problem else []
     objective = _read_or_note(run.objective, inspect_objective, problems)
     buffer = None
     if any(run.buffer.glob("agent-*")):
@@ -108,7 +113,7 @@ def inspect_run(path: Path) -> RunReport:
         problems += buffer.problems
     keeping = inspect_checkpoints(run, config, max(agent.round for agent in agents))
     problems += keeping.problems
-    files_due = _files(run, agents, population, keeping)
+    files_due = _files(run, config, agents, population, keeping)
     absent = {file: is_due for file, is_due in files_due if not file.exists()}
     problems += [f"{file} is missing; restore it from a copy" for file in absent if absent[file]]
     return RunReport(
@@ -124,6 +129,7 @@ def inspect_run(path: Path) -> RunReport:
         rounds_done=_rounds_done(agents, keeping),
         num_rounds=config.num_rounds,
         agents=agents,
+        validations=validations,
         objective=objective,
         buffer=buffer,
         keeping=keeping,
@@ -195,6 +201,7 @@ def _read_or_note(
 
 def _files(
     run: RunDirectory,
+    config: RunConfig,
     agents: tuple[AgentProgress, ...],
     population: MetricsSummary,
     keeping: Keeping,
@@ -202,7 +209,8 @@ def _files(
     """Yield every file that the run comes to have, and whether it must be there by now."""
     # Saved a moment after the population's row of the same round.
     is_saved = len(population.rows) > 1 or any(line.rounds for line in keeping.checkpoints)
-    yield run.objective, is_saved
+    if config.needs_objective:
+        yield run.objective, is_saved
     # Written a moment after the last agent's row.
     yield run.population_metrics, all(agent.round > 1 for agent in agents)
     is_round_complete = bool(population.rows)

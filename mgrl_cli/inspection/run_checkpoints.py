@@ -11,6 +11,7 @@ from mgrl_cli.run_dir.checkpoints import checkpoint_paths, load_checkpoint
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.lock import lock_holder
 from mgrl_cli.run_dir.manifest import Manifest
+from mgrl_cli.run_dir.validations import early_end
 
 State = Literal["finished", "running", "interrupted", "not begun"]
 
@@ -36,6 +37,8 @@ class Keeping:
     state: State
     holder: str
     """Who writes the run; "": nobody."""
+    early_end: str
+    """Why it ended before its last round; "": it did not."""
     checkpoints: tuple[CheckpointLine, ...]
     """The whole ones, oldest first."""
     quarantined: Mapping[str, str]
@@ -71,6 +74,7 @@ def inspect_checkpoints(run: RunDirectory, config: RunConfig, rounds_done: int) 
     return Keeping(
         state=state_of(newest, config, holder),
         holder=holder or "",
+        early_end=early_end(newest, config) if newest is not None else "",
         checkpoints=tuple(_line(manifest, rounds_done, best) for manifest in manifests),
         quarantined=newest.quarantined if newest is not None else {},
         problems=tuple(problems),
@@ -89,7 +93,7 @@ def state_of(newest: Manifest | None, config: RunConfig, holder: str | None) -> 
         return "running"
     if newest is None:
         return "not begun"
-    return "finished" if newest.rounds == config.num_rounds else "interrupted"
+    return "finished" if newest.is_final(config) else "interrupted"
 
 
 def _line(manifest: Manifest, rounds_done: int, best: str) -> CheckpointLine:

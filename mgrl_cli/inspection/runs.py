@@ -10,6 +10,7 @@ from mgrl_cli.run_dir.checkpoints import newest_manifest
 from mgrl_cli.run_dir.layout import RunDirectory, is_run_directory
 from mgrl_cli.run_dir.lock import lock_holder
 from mgrl_cli.run_dir.settings import read_settings
+from mgrl_cli.run_dir.validations import early_end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +31,7 @@ class RunLine:
     elapsed_s: float | None
     """Wall time up to the newest checkpoint."""
     remark: str
-    """Who writes it, or what is wrong with it."""
+    """Who writes it, why it ended early, or what is wrong with it."""
 
 
 def list_runs(runs_dir: Path) -> list[RunLine]:
@@ -79,5 +80,5 @@ def _line(run: RunDirectory) -> RunLine:
         num_rounds=config.num_rounds,
         state=state_of(newest, config, holder),
         elapsed_s=newest.elapsed_s if newest is not None else None,
-        remark=holder or "",
+        remark=holder or (early_end(newest, config) if newest is not None else ""),
     )

@@ -53,7 +53,7 @@ def _due(run: RunDirectory, newest: Manifest | None, config: RunConfig | None) -
     """Yield the files that a run has once it has made its newest checkpoint."""
     if newest is None:
         return
-    if newest.kind == "meta-test" or newest.rounds > 0:
+    if OBJECTIVE_NAME in newest.files and (newest.kind == "meta-test" or newest.rounds > 0):
         yield run.objective
     if newest.kind == "meta-train":
         for rounds in range(HISTORY_ROUNDS, newest.rounds + 1, HISTORY_ROUNDS):
@@ -64,7 +64,7 @@ def _due(run: RunDirectory, newest: Manifest | None, config: RunConfig | None) -
 
 def _is_settled(newest: Manifest, config: RunConfig | None) -> bool:
     """Return whether the run's objective cannot be newer than the newest checkpoint's."""
-    is_finished = config is not None and newest.rounds == config.num_rounds
+    is_finished = config is not None and newest.is_final(config)
     return newest.kind == "meta-test" or is_finished
 
 

@@ -18,6 +18,7 @@ from mgrl_cli.inspection.verify_checkpoint import verify_checkpoint
 from mgrl_cli.inspection.verify_metrics import verify_metrics
 from mgrl_cli.inspection.verify_objectives import verify_objectives
 from mgrl_cli.inspection.verify_replay import verify_replay
+from mgrl_cli.inspection.verify_validations import verify_validations
 from mgrl_cli.replay.digest import ReplayPosition
 from mgrl_cli.replay.reader import agent_groups
 from mgrl_cli.run_dir.checkpoints import checkpoint_paths, newest_manifest
@@ -48,6 +49,8 @@ def verify_run(path: Path) -> Iterator[Part]:
             yield part
     yield verify_metrics(run, newest.metrics if newest is not None else {})
     yield verify_objectives(run, newest, config)
+    if (part := verify_validations(run, newest, config, verify_run)) is not None:
+        yield part
     if newest is not None or has_rows:
         yield from _verify_replays(run, newest)
 

@@ -8,15 +8,32 @@ Both wrap, in the middle of an episode too.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float32
+from numpy import ndarray
 from numpy.typing import NDArray
 
-from mgrl_cli.algorithm.batches import Transitions, Windows
+from mgrl_cli.algorithm.batches import Behaviour, Transitions, Windows
 from mgrl_cli.errors import UsageError
+from mgrl_cli.replay.behaviour import behaviour_log_density
 from mgrl_cli.replay.sampling import SampleBy, StartTable, check_request
 from mgrl_cli.replay.schema import Episode, check_episode
+
+
+class StoredEpisode(NamedTuple):
+    """What the ring keeps of one episode of L steps; copies."""
+
+    obs: Float32[ndarray, "steps_plus_1 obs"]
+    """The last row is the final observation."""
+    action: Float32[ndarray, "steps act"]
+    raw_action: Float32[ndarray, "steps act"] | None
+    """Before clipping to [-1, 1]; None where the ring keeps no behaviour."""
+    reward: Float32[ndarray, " steps"]
+    terminated: Bool[ndarray, " steps"]
+    truncated: Bool[ndarray, " steps"]
 
 
 class ReplayRing:
@@ -26,21 +43,35 @@ class ReplayRing:
     ring filled again from the log gives the same batches. Not safe to use from several threads.
     """
 
-    def __init__(self, capacity: int, obs_size: int, act_size: int) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        obs_size: int,
+        act_size: int,
+        *,
+        exploration_noise: float | None = None,
+    ) -> None:
         """Reserve (not touch) memory.
 
         Args:
             capacity: most steps kept at once.
             obs_size: numbers in an observation.
             act_size: numbers in an action.
+            exploration_noise: standard deviation of the exploration; then raw actions and their
+                log densities are kept too. None: neither is.
 
         Raises:
-            UsageError: a size below 1.
+            UsageError: a size below 1, or a noise under which nothing has a density.
         """
         if min(capacity, obs_size, act_size) < 1:
             raise UsageError(
                 "A replay ring needs capacity, obs_size and act_size of at least 1, "
                 f"got {capacity}, {obs_size}, {act_size}."
+            )
+        if exploration_noise is not None and not exploration_noise > 0:
+            raise UsageError(
+                f"A replay ring that keeps densities needs exploration_noise above 0, got "
+                f"{exploration_noise}; without noise an action has none."
             )
         self._capacity = capacity
         self._sizes = (obs_size, act_size)
@@ -56,6 +87,10 @@ class ReplayRing:
         """Steps from this slot to the end of its episode, itself included."""
         self._lengths = np.empty(capacity, np.int64)
         """Steps of each episode, a ring of its own."""
+        self._exploration_noise = exploration_noise
+        kept = 0 if exploration_noise is None else capacity
+        self._raw_action = np.empty((kept, act_size), np.float32)
+        self._log_density = np.empty(kept, np.float32)
         self.clear()
 
     @property
@@ -100,6 +135,14 @@ class ReplayRing:
         self._truncated[slots] = episode.truncated
         self._row_of_slot[slots] = rows[:-1]
         self._steps_left[slots] = length - step
+        if self._exploration_noise is not None:
+            self._raw_action[slots] = episode.raw_action
+            self._log_density[slots] = behaviour_log_density(
+                episode.raw_action,
+                episode.behaviour_mean,
+                episode.behaviour_kind,
+                self._exploration_noise,
+            )
         self._lengths[(self._first_episode + self._num_episodes) % self._capacity] = length
         self._next_row = (self._next_row + length + 1) % len(self._obs)
         self._num_steps += length
@@ -114,6 +157,7 @@ class ReplayRing:
         sample_by: SampleBy = "start",
         *,
         timeout_is_terminal: bool = False,
+        with_behaviour: bool = False,
     ) -> Windows:
         """Draw windows with replacement; padding as described in `Windows`.
 
@@ -123,9 +167,10 @@ class ReplayRing:
             steps: steps of a window, T.
             sample_by: how a start is drawn, see `sampling.SampleBy`.
             timeout_is_terminal: count a truncated step as terminated too.
+            with_behaviour: add how the actions came about; the draws stay the same.
 
         Raises:
-            UsageError: the ring is empty, or the request is impossible.
+            UsageError: the ring is empty or keeps no behaviour, or the request is impossible.
         """
         check_request(batch, steps, sample_by)
         slots = self._draw_slots(rng, batch, steps, sample_by)
@@ -142,7 +187,9 @@ class ReplayRing:
             action *= is_valid[:, :, None]
             reward *= is_valid
             terminated &= is_valid
-        return Windows(*map(_tensor, (obs, action, reward, terminated, is_valid)))
+        behaviour = self._take_behaviour(step_slots, is_valid) if with_behaviour else None
+        tensors = map(_tensor, (obs, action, reward, terminated, is_valid))
+        return Windows(*tensors, behaviour=behaviour)
 
     def sample_transitions(
         self, rng: np.random.Generator, batch: int, *, timeout_is_terminal: bool = False
@@ -161,6 +208,28 @@ class ReplayRing:
         terminated = self._take_terminated(slots, timeout_is_terminal)
         is_valid = np.ones(batch, np.bool_)
         return Transitions(*map(_tensor, (obs, action, reward, next_obs, terminated, is_valid)))
+
+    def read_all(self) -> list[StoredEpisode]:
+        """Return every stored episode, oldest first."""
+        episodes: list[StoredEpisode] = []
+        slot = self._first_slot
+        for number in range(self._num_episodes):
+            length = int(self._lengths[(self._first_episode + number) % self._capacity])
+            slots = (slot + np.arange(length)) % self._capacity
+            rows = (self._row_of_slot[slot] + np.arange(length + 1)) % len(self._obs)
+            has_raw = self._exploration_noise is not None
+            episodes.append(
+                StoredEpisode(
+                    obs=self._obs[rows],
+                    action=self._action[slots],
+                    raw_action=self._raw_action[slots] if has_raw else None,
+                    reward=self._reward[slots],
+                    terminated=self._terminated[slots],
+                    truncated=self._truncated[slots],
+                )
+            )
+            slot = (slot + length) % self._capacity
+        return episodes
 
     def _evict_oldest(self) -> None:
         length = int(self._lengths[self._first_episode])
@@ -196,6 +265,15 @@ class ReplayRing:
         if timeout_is_terminal:
             terminated |= self._truncated.take(slots, mode="wrap")
         return terminated
+
+    def _take_behaviour(self, slots: NDArray[np.int64], is_valid: NDArray[np.bool_]) -> Behaviour:
+        if self._exploration_noise is None:
+            raise UsageError(
+                "The replay keeps no behaviour; give it exploration_noise before sampling it."
+            )
+        raw_action = self._raw_action.take(slots, axis=0, mode="wrap") * is_valid[:, :, None]
+        log_density = self._log_density.take(slots, mode="wrap") * is_valid
+        return Behaviour(_tensor(raw_action), _tensor(log_density))
 
 
 _tensor: Callable[[NDArray[np.generic]], torch.Tensor] = torch.from_numpy

@@ -22,7 +22,13 @@ from mgrl_cli.run_dir.atomic import (
 )
 from mgrl_cli.run_dir.file_record import FileRecord, record_of_file
 from mgrl_cli.run_dir.layout import RunDirectory
-from mgrl_cli.run_dir.manifest import MANIFEST_NAME, Manifest, position_of, read_manifest
+from mgrl_cli.run_dir.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Position,
+    position_of,
+    read_manifest,
+)
 
 _STAGING = ".staging-"
 """Beginning of the name of what is being written or removed."""
@@ -178,7 +184,7 @@ def _entries(directory: Path) -> list[Path]:
         raise StorageError(explain_os_error(error, f"read '{directory}'")) from error
 
 
-def _position(path: Path) -> tuple[int, int]:
+def _position(path: Path) -> Position:
     position = position_of(path.name)
     if position is None:
         raise FileError(f"'{path}' is not named like a checkpoint")

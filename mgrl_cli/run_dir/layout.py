@@ -1,10 +1,9 @@
-"""Every path of a run directory, how a new one is claimed, and that none leads out of it."""
+"""Every path of a run directory, how a new one is claimed and an old one found."""
 
 import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import machinery
 from pathlib import Path
 from typing import final
 
@@ -57,6 +56,20 @@ class RunDirectory:
         return self.objectives / f"round-{round_index:06d}.safetensors"
 
     @property
+    def best_objective(self) -> Path:
+        """The best objective by the validations so far."""
+        return self.path / "objective-best.safetensors"
+
+    @property
+    def validation(self) -> Path:
+        """Directory of the tests made along the way, one directory per validation."""
+        return self.path / "validation"
+
+    def validation_at(self, round_index: int) -> Path:
+        """Return the directory of the tests of the objective at the end of a round."""
+        return self.validation / f"round-{round_index:06d}"
+
+    @property
     def checkpoints(self) -> Path:
         """Directory of everything needed to continue, one directory per checkpoint."""
         return self.path / "checkpoints"
@@ -74,6 +87,11 @@ class RunDirectory:
     def population_metrics(self) -> Path:
         """File of the population's rounds."""
         return self.metrics / "population.jsonl"
+
+    @property
+    def validation_metrics(self) -> Path:
+        """File of the validations."""
+        return self.metrics / "validation.jsonl"
 
     @property
     def buffer(self) -> Path:
@@ -103,6 +121,11 @@ class RunDirectory:
     def results(self) -> Path:
         """Table of a meta-test's final scores."""
         return self.path / "results.json"
+
+    @property
+    def evaluations(self) -> Path:
+        """Every evaluation of a meta-test, one line each."""
+        return self.path / "evaluations.csv"
 
     @property
     def lock(self) -> Path:
@@ -239,48 +262,3 @@ def find_run(name_or_path: str, runs_dir: Path) -> RunDirectory:
     raise FileError(
         f"no run '{name_or_path}' here or in '{runs_dir}'.{did_you_mean(name_or_path, known)}"
     )
-
-
-def refuse_code(run: RunDirectory) -> None:
-    """Check that nothing inside the run directory could be imported by Python.
-
-    A run's settings may name `module:Name-v0`. The module is to be the user's own, never one that
-    came with a stranger's run.
-
-    Raises:
-        FileError: a file is named like a module.
-    """
-    suffixes = tuple(machinery.all_suffixes())
-    for _, _, names in os.walk(run.path):
-        for name in names:
-            if name.endswith(suffixes):
-                raise FileError(
-                    f"run '{run.path}' holds the program '{name}', expected none; "
-                    "remove it, or move it out of the run if it is yours"
-                )
-
-
-def refuse_links(run: RunDirectory) -> None:
-    """Check that nothing inside the run directory is a symbolic link.
-
-    A run from elsewhere could otherwise lead what is written on resume to any file of the user's.
-    The directory itself may be reached through links: those the user made.
-
-    Raises:
-        FileError: something is a link.
-        StorageError: the operating system refused to list a directory.
-    """
-    pending = [run.path]
-    try:
-        while pending:
-            with os.scandir(pending.pop()) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    if entry.is_symlink():
-                        raise FileError(
-                            f"'{entry.path}' is a symbolic link, expected none inside a run; "
-                            "put a copy of what it points to in its place"
-                        )
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(Path(entry.path))
-    except OSError as error:
-        raise StorageError(explain_os_error(error, f"look through run '{run.path}'")) from error

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, cast, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mgrl_cli.config import Count
+from mgrl_cli.config import Count, RunConfig
 from mgrl_cli.errors import FileError, StorageError
 from mgrl_cli.run_dir.atomic import explain_os_error
 from mgrl_cli.run_dir.build import Build
@@ -28,15 +28,21 @@ EXCHANGE_NAME = "exchange.safetensors"
 _LARGEST_MANIFEST_BYTES = 4 * 2**20
 """Twice what the largest population takes."""
 _MOST_PROBLEMS = 100
-_NAME = re.compile(r"round-([0-9]{6,12})(?:-update-([0-9]{6,12}))?")
+_NAME = re.compile(r"round-([0-9]{6,12})(?:-update-([0-9]{6,12})|-(validated))?")
+
+Position = tuple[int, ...]
+"""Rounds finished and updates of the next one; (rounds, 0, 1) where a round's end was validated.
+Later positions compare greater."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Names that cannot lead anywhere else.
 PartName = Annotated[str, Field(pattern=r"^(?:agent-[0-9]{3,6}|exchange|objective)\.safetensors$")]
 # Likewise, since the best checkpoint is looked up by it; empty: none yet.
-_BestName = Annotated[str, Field(pattern=r"^(?:round-[0-9]{6,12}(?:-update-[0-9]{6,12})?)?$")]
+_BestName = Annotated[
+    str, Field(pattern=r"^(?:round-[0-9]{6,12}(?:-update-[0-9]{6,12}|-validated)?)?$")
+]
 _AgentName = Annotated[str, Field(pattern=r"^agent-[0-9]{3,6}$")]
-_MetricsName = Annotated[str, Field(pattern=r"^(?:agent-[0-9]{3,6}|population)\.jsonl$")]
+_MetricsName = Annotated[str, Field(pattern=r"^(?:agent-[0-9]{3,6}|population|validation)\.jsonl$")]
 
 
 class _Record(BaseModel):
@@ -51,6 +57,20 @@ class ReplayRecord(_Record):
     episodes: Count
     sha256: Digest
     """Of all fields' rows, see `replay.digest`."""
+
+
+@final
+class ValidationRecord(_Record):
+    """How far the validations of a meta-training have come."""
+
+    newest: Count
+    """Round of the newest one; 0: none yet."""
+    best: Count
+    """Round whose objective is the best so far; 0: none yet."""
+    objective: FileRecord | None
+    """The best objective; None: none yet."""
+    is_over: bool
+    """True where they end the run before its last round."""
 
 
 @final
@@ -83,22 +103,33 @@ class Manifest(_Record):
     """Latest noise-free evaluation of each agent that has had one."""
     best: _BestName
     """Name of the best checkpoint so far."""
+    validation: ValidationRecord | None = None
+    """None where the run has no validations; then the file does not name the key."""
     sha256: str = ""
     """Of the canonical JSON of everything else."""
 
     @property
     def name(self) -> str:
         """The checkpoint's name, its directory's."""
-        return checkpoint_name(self.rounds, self.updates)
+        return checkpoint_name(*self.position)
 
     @property
-    def position(self) -> tuple[int, int]:
+    def position(self) -> Position:
         """Where in the run it stands; later checkpoints compare greater."""
-        return self.rounds, self.updates
+        return position_at(self.rounds, self.updates, self.validation)
+
+    def is_final(self, config: RunConfig) -> bool:
+        """Return whether nothing is left to do of a run with these settings."""
+        if self.validation is not None and self.validation.is_over:
+            return True
+        is_tested = len(self.position) > 2 or not config.validates_after(self.rounds)
+        return self.rounds == config.num_rounds and is_tested
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""
         rest = self.model_dump(mode="json", exclude={"sha256"})
+        if self.validation is None:
+            del rest["validation"]
         digest = hashlib.sha256(canonical_json(rest).encode()).hexdigest()
         return canonical_json({**rest, "sha256": digest}).encode()
 
@@ -116,17 +147,35 @@ class Manifest(_Record):
         return sum(vote > 0 for vote in votes) > sum(vote < 0 for vote in votes)
 
 
-def checkpoint_name(rounds: int, updates: int) -> str:
+def position_at(rounds: int, updates: int, validation: ValidationRecord | None) -> Position:
+    """Return where in its run a checkpoint stands.
+
+    Args:
+        rounds: finished.
+        updates: of the next round that are made already.
+        validation: how far the validations have come; None: the run has none.
+    """
+    if validation is not None and updates == 0 and 0 < validation.newest == rounds:
+        return rounds, 0, 1
+    return rounds, updates
+
+
+def checkpoint_name(rounds: int, updates: int, validated: int = 0) -> str:
     """Return the name of the checkpoint at a position."""
     name = f"round-{rounds:06d}"
+    if validated:
+        return f"{name}-validated"
     return f"{name}-update-{updates:06d}" if updates else name
 
 
-def position_of(name: str) -> tuple[int, int] | None:
+def position_of(name: str) -> Position | None:
     """Return the position in a checkpoint's name, or None where `name` is none."""
     match = _NAME.fullmatch(name)
-    position = (int(match[1]), int(match[2] or 0)) if match is not None else None
-    if position is None or checkpoint_name(*position) != name:  # one name per position
+    if match is None:
+        return None
+    rounds, updates, validated = match.groups()
+    position = (int(rounds), 0, 1) if validated else (int(rounds), int(updates or 0))
+    if checkpoint_name(*position) != name:  # one name per position
         return None
     return position
 

@@ -93,7 +93,7 @@ def _read_agent(
     path: Path, agent: Agent, position: ReplayPosition
 ) -> tuple[SavedAgent, ReplayTail]:
     blank = blank_tail(position, agent.player.obs_size, agent.player.act_size)
-    like = {**agent.learner.tensors(), **_tail_tensors(blank)}
+    like = {**agent.tensors(), **_tail_tensors(blank)}
     size = sum(tensor.numel() * tensor.element_size() for tensor in like.values())
     document, tensors = read_tensor_file(path, what=_WHAT, max_bytes=size + _LARGEST_RECORD_BYTES)
     template = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in like.items()}

@@ -19,11 +19,13 @@ from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.errors import Interrupted, StorageError
 from mgrl_cli.run_dir.checkpoints import Checkpoint
 from mgrl_cli.run_dir.layout import agent_name
+from mgrl_cli.run_dir.validations import early_end
 from mgrl_cli.runtime.board import StatusBoard
 from mgrl_cli.runtime.channel import STOP_SIGNALS, start_resource_tracker
 from mgrl_cli.runtime.crew import Crew, WorkerLost
-from mgrl_cli.runtime.generation import Generation, RunPlan, nobody_left
+from mgrl_cli.runtime.generation import Generation, nobody_left
 from mgrl_cli.runtime.messages import Order, Report, Saved
+from mgrl_cli.runtime.plan import RunPlan
 from mgrl_cli.runtime.pulse import PulseBoard, Watchdog
 from mgrl_cli.runtime.recorder import record_event
 from mgrl_cli.runtime.stop import StopRequest
@@ -82,15 +84,18 @@ class Coordinator:
         with self._signals_ask_to_stop():
             while not self._run_generation():
                 pass
-        rounds = 0
+        config, rounds, is_final = self._plan.config, 0, False
         if self._start is not None:  # else stopped while its first workers were starting
-            rounds = self._start.manifest.rounds
-            for name, reason in self._start.manifest.quarantined.items():
+            manifest = self._start.manifest
+            rounds, is_final = manifest.rounds, manifest.is_final(config)
+            for name, reason in manifest.quarantined.items():
                 self._progress.announce(f"went on without {name}: {reason}")
-        if self._signal is not None and rounds < self._plan.config.num_rounds:
+            if reason := early_end(manifest, config):
+                self._announce(reason)
+        if self._signal is not None and not is_final:
             raise Interrupted(
                 f"{signal.Signals(self._signal).name} ended the run after round {rounds} "
-                f"of {self._plan.config.num_rounds}; {self._how_to_continue()}",
+                f"of {config.num_rounds}; {self._how_to_continue()}",
                 self._signal,
             )
 
@@ -134,7 +139,7 @@ class Coordinator:
         """Run all agents in this process: the serial twin, with identical results."""
 
         def ask(report: Report) -> Order:
-            order = generation.order([report])
+            order = generation.order([report], lambda: self._show(generation))
             self._show(generation)
             return order
 
@@ -223,6 +228,7 @@ class Coordinator:
             eta_s=remaining / rate if rate > 0 else math.nan,
             saved_rounds=saved,
             restarts=self._restarts,
+            validation=generation.validations.snapshot,
         )
 
     def _agent_snapshot(self, spec: AgentSpec, generation: Generation) -> AgentSnapshot:
@@ -239,7 +245,7 @@ class Coordinator:
             if self._signal is not None:
                 raise Interrupted(f"stopped at once; {self._how_to_continue()}", number)
             self._signal = number
-            self._stop.request()
+            self._stop.request(number)
 
         numbers = set(STOP_SIGNALS)
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: to outlive the terminal

@@ -131,7 +131,8 @@ class Crew:
     def _give_order(self) -> None:
         """Answer the reports of all workers."""
         self._has_begun = True
-        order = self._generation.order([self._reports[each.number] for each in self._handles])
+        reports = [self._reports[each.number] for each in self._handles]
+        order = self._generation.order(reports, self._on_tick)
         self._reports.clear()
         self._on_tick()  # of the round's end: nobody plays on yet
         for handle in self._handles:

@@ -11,14 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, final
 
-from torch import Tensor
-
 from mgrl_cli.agents.health import DIVERGED
-from mgrl_cli.agents.population import AgentSpec
-from mgrl_cli.algorithm.objective_network import ObjectiveShape
-from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import DivergedError, MgrlError, WorkerError
-from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.build import this_build
 from mgrl_cli.run_dir.checkpoints import (
     Checkpoint,
@@ -29,29 +23,23 @@ from mgrl_cli.run_dir.checkpoints import (
 )
 from mgrl_cli.run_dir.file_record import FileRecord, record_of_file
 from mgrl_cli.run_dir.layout import RunDirectory, agent_name
-from mgrl_cli.run_dir.manifest import EXCHANGE_NAME, OBJECTIVE_NAME, Manifest, ReplayRecord
+from mgrl_cli.run_dir.manifest import (
+    EXCHANGE_NAME,
+    OBJECTIVE_NAME,
+    Manifest,
+    Position,
+    ReplayRecord,
+    ValidationRecord,
+    position_at,
+)
 from mgrl_cli.run_dir.settings import settings_sha256
-from mgrl_cli.run_dir.tensor_file import check_tensors, read_tensor_file, tensor_file_bytes
 from mgrl_cli.runtime.exchange import Exchange
+from mgrl_cli.runtime.exchange_files import exchange_bytes, restore_exchange
 from mgrl_cli.runtime.messages import Order, Report, Saved
+from mgrl_cli.runtime.plan import RunPlan
 from mgrl_cli.runtime.recorder import Recorder
 from mgrl_cli.runtime.stop import StopRequest
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunPlan:
-    """A run: what it is made of, wherever it stands."""
-
-    config: RunConfig
-    run: RunDirectory
-    specs: Sequence[AgentSpec]
-    shape: ObjectiveShape
-    objective_params: Mapping[int, Tensor]
-    """Frozen parameters of each agent; empty where α is meta-learned from `initial_params`."""
-    initial_params: Tensor | None
-    """α to start meta-training from; None where the objective is frozen."""
-    workers: int
-    """Processes; 0 runs everything in this one."""
+from mgrl_cli.runtime.validation import Validations
 
 
 @final
@@ -65,6 +53,7 @@ class _Draft:
     parts: Mapping[str, bytes]
     metrics: dict[str, FileRecord]
     barren_meetings: int
+    validation: ValidationRecord | None
 
 
 @final
@@ -120,8 +109,9 @@ class Generation:
                 stop=stop,
             )
             if start is not None:
-                _restore_exchange(self.exchange, start)
+                restore_exchange(self.exchange, start)
         self._recorder = Recorder(plan.run, config, plan.shape, plan.specs, start)
+        self.validations = Validations(config, plan.run, plan.validator, manifest)
         self.rounds = manifest.rounds if manifest is not None else 0
         """Rounds finished by everyone."""
         self.saved = start
@@ -145,15 +135,21 @@ class Generation:
         """Wall time of the run up to now, interruptions left out."""
         return self._elapsed_before_s + time.monotonic() - self._started_s
 
-    def order(self, reports: Sequence[Report]) -> Order:
+    def order(self, reports: Sequence[Report], show: Callable[[], None]) -> Order:
         """Take the reports of all workers, all of them at rest, and return what they do next.
+
+        Args:
+            reports: one per worker.
+            show: called a few times a second where this takes long, as a validation does.
 
         Raises:
             DivergedError: the last agent has diverged.
             WorkerError: the last agent has been taken out for another reason.
             StorageError: the operating system refused.
+            MgrlError: a validation cannot be made.
         """
         rounds = min(report.rounds for report in reports)
+        updates = max(report.updates for report in reports)
         is_interrupted = any(report.is_interrupted for report in reports)
         if rounds > self.rounds:
             self._end_round(rounds, reports)
@@ -161,12 +157,30 @@ class Generation:
             status = self.exchange.status
             objective = self._recorder.objective(self.exchange.params, status, rounds)
             self._recorder.save_objective(objective, finished_round=None)
-        stops = is_interrupted or self._stop.is_requested or rounds == self._plan.config.num_rounds
-        updates = max(report.updates for report in reports)
-        if self._is_due((rounds, updates), stops):
+        is_stopped = is_interrupted or self._stop.is_requested
+        if not is_stopped and self.validations.are_due(rounds):
+            if self.saved is None or self.saved.manifest.position != (rounds, updates):
+                # It takes minutes, so what is tested is saved first.
+                self._draft = self._make_draft(rounds, updates)
+                return Order(rounds=rounds, save_to=self._draft.staging, proceed=True, rests=True)
+            self._validate(rounds, show)
+        is_last = rounds == self._plan.config.num_rounds or self.validations.are_over
+        stops = is_stopped or self._stop.is_requested or is_last
+        if self._is_due(position_at(rounds, updates, self.validations.record), stops):
             self._draft = self._make_draft(rounds, updates)
         staging = self._draft.staging if self._draft is not None else None
         return Order(rounds=rounds, save_to=staging, proceed=not stops)
+
+    def _validate(self, rounds: int, show: Callable[[], None]) -> None:
+        """Test the objective, unless a stop is asked for before the end."""
+        if self.exchange is None:
+            raise MgrlError("internal error: there is no objective to validate")
+        status = self.exchange.status
+        objective = self._recorder.objective(self.exchange.params, status, rounds).to_bytes()
+        row = self.validations.hold(rounds, objective, lambda: self._stop.signal_number, show)
+        if row is not None:
+            self._recorder.record_validation(row)
+            self._announce(self.validations.announcement)
 
     def commit(self, saved: Sequence[Saved]) -> None:
         """Complete the checkpoint that all workers have written their agents to.
@@ -199,6 +213,7 @@ class Generation:
             barren_meetings=draft.barren_meetings,
             evaluations=evaluations,
             best="",
+            validation=draft.validation,
         )
         incumbent = self.saved.manifest.best if self.saved is not None else ""
         best = best_of(manifest, self._plan.run, incumbent)
@@ -223,11 +238,12 @@ class Generation:
         if len(self.quarantined) == len(self._plan.specs):
             raise nobody_left(self.quarantined, self._plan.run)
 
-    def _is_due(self, position: tuple[int, int], stops: bool) -> bool:
+    def _is_due(self, position: Position, stops: bool) -> bool:
         if self.saved is None:
             return True
         waited_s = time.monotonic() - self._saved_at_s
-        is_time = stops or waited_s >= self._plan.config.checkpoints.interval_s
+        is_validated = len(position) > 2
+        is_time = stops or is_validated or waited_s >= self._plan.config.checkpoints.interval_s
         return is_time and position != self.saved.manifest.position
 
     def _make_draft(self, rounds: int, updates: int) -> _Draft:
@@ -235,15 +251,14 @@ class Generation:
         parts: dict[str, bytes] = {}
         barren_meetings = 0
         if self.exchange is None:
-            parts[OBJECTIVE_NAME] = self._plan.run.objective.read_bytes()
+            if self._plan.config.needs_objective:
+                parts[OBJECTIVE_NAME] = self._plan.run.objective.read_bytes()
         else:
             status = self.exchange.status
             barren_meetings = status.barren_meetings
             objective = self._recorder.objective(self.exchange.params, status, rounds)
             parts[OBJECTIVE_NAME] = objective.to_bytes()
-            parts[EXCHANGE_NAME] = tensor_file_bytes(
-                _exchange_tensors(self.exchange), {"format": "mgrl-exchange"}
-            )
+            parts[EXCHANGE_NAME] = exchange_bytes(self.exchange)
         return _Draft(
             staging=self._store.stage().resolve(),  # workers have another working directory
             rounds=rounds,
@@ -251,6 +266,7 @@ class Generation:
             parts=parts,
             metrics=self._recorder.metrics(),
             barren_meetings=barren_meetings,
+            validation=self.validations.record,
         )
 
 
@@ -266,24 +282,3 @@ def nobody_left(quarantined: Mapping[str, str], run: RunDirectory) -> MgrlError:
             "try a smaller --set objective.learning_rate or meta.inner_step_size"
         )
     return WorkerError(f"no agent is left ({reasons}); see '{run.logs}'")
-
-
-def _exchange_tensors(exchange: Exchange) -> dict[str, Tensor]:
-    """Return what of the exchange is not in the objective's own file."""
-    return {name: tensor for name, tensor in exchange.tensors().items() if name != "params"}
-
-
-def _restore_exchange(exchange: Exchange, start: Checkpoint) -> None:
-    what = "exchange of a checkpoint"
-    own = _exchange_tensors(exchange)
-    path = start.path / EXCHANGE_NAME
-    _, tensors = read_tensor_file(path, what=what, max_bytes=2**30)
-    check_tensors(
-        path,
-        tensors,
-        {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in own.items()},
-        what=what,
-    )
-    for name, tensor in own.items():
-        tensor.copy_(tensors[name])
-    exchange.params.copy_(LearnedObjective.load(start.path / OBJECTIVE_NAME).params)

@@ -4,9 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from envs.preflight import check_environment
@@ -21,8 +23,8 @@ from mgrl_cli.agents.population import (
 )
 from mgrl_cli.agents.streams import random_stream
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
-from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
-from mgrl_cli.config import RunConfig
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
+from mgrl_cli.config import EnvConfig, RunConfig
 from mgrl_cli.errors import UsageError
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.atomic import remove_unfinished
@@ -30,7 +32,8 @@ from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory, refuse_t
 from mgrl_cli.run_dir.lock import locked
 from mgrl_cli.run_dir.settings import write_settings
 from mgrl_cli.runtime.coordinator import Coordinator, Progress
-from mgrl_cli.runtime.generation import RunPlan
+from mgrl_cli.runtime.plan import RunPlan
+from mgrl_cli.runtime.validation import Validator
 
 
 def check_environments(config: RunConfig, say: Callable[[str], None]) -> None:
@@ -49,7 +52,7 @@ def check_environments(config: RunConfig, say: Callable[[str], None]) -> None:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # `module:Name-v0` may name a module of the user's, here
     with quiet_libraries():
-        for env in config.envs:
+        for env in (*config.envs, *_watched(config)):
             make_one = partial(make, env.id, env.kwargs, env.randomise)
             for warning in check_environment(make_one):
                 say(warning)
@@ -62,6 +65,26 @@ def check_environments(config: RunConfig, say: Callable[[str], None]) -> None:
                 )
 
 
+def _watched(config: RunConfig) -> list[EnvConfig]:
+    """Return the environments of the validations that are not trained on."""
+    if config.kind != "meta-train":
+        return []
+    trained = {env.id for env in config.envs}
+    return [EnvConfig(id=name) for name in config.validation.envs if name not in trained]
+
+
+def check_rules(config: RunConfig) -> None:
+    """Check that what the run's rules need is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if "ppo" in config.rules and find_spec("stable_baselines3") is None:
+        raise UsageError(
+            "rule 'ppo' needs a package that is not installed: pip install 'mgrl[baselines]'"
+        )
+
+
 def claim_run(config: RunConfig, runs_dir: Path, name: str | None) -> RunDirectory:
     """Claim a new run directory and write its settings.
 
@@ -71,7 +94,9 @@ def claim_run(config: RunConfig, runs_dir: Path, name: str | None) -> RunDirecto
         StorageError: the directory cannot be written.
     """
     stem = "-".join(env.id.rpartition("/")[2] for env in config.envs)
-    if config.kind == "meta-test":
+    if not config.needs_objective:
+        stem = f"baseline-{'-'.join(config.rules)}-{stem}"
+    elif config.kind == "meta-test":
         stem = f"test-{stem}"
     run = create_run_directory(runs_dir, name, stem)
     with locked(run):
@@ -90,6 +115,8 @@ def settings_of_objective(objective: LearnedObjective) -> dict[str, Any]:
             "bound": metadata.bound,
             "terminal_value": metadata.terminal_value,
             "padding_first": metadata.padding_first,
+            "without": list(metadata.shape.without),
+            "normalise": metadata.shape.normalise,
         },
     }
 
@@ -127,7 +154,12 @@ def prepare_kernels(config: RunConfig, say: Callable[[str], None]) -> None:
 
 
 def meta_train(
-    config: RunConfig, run: RunDirectory, progress: Progress, *, workers: int | None
+    config: RunConfig,
+    run: RunDirectory,
+    progress: Progress,
+    *,
+    workers: int | None,
+    validator: Validator | None = None,
 ) -> None:
     """Meta-learn one objective with a population; see `Coordinator.execute` for what it raises.
 
@@ -136,36 +168,43 @@ def meta_train(
         run: claimed directory.
         progress: what shows the run.
         workers: processes; None: one per agent, 0: everything in this process.
+        validator: makes the validations, where the settings ask for any.
     """
     with locked(run):
-        Coordinator(meta_train_plan(config, run, workers), progress).execute()
+        Coordinator(meta_train_plan(config, run, workers, validator), progress).execute()
 
 
 def meta_test(
     config: RunConfig,
     run: RunDirectory,
-    objective: LearnedObjective,
+    objective: LearnedObjective | None,
     progress: Progress,
     *,
     workers: int | None,
 ) -> None:
-    """Train fresh agents with frozen objectives; see `Coordinator.execute` for what it raises.
+    """Train fresh agents with a frozen objective, hand-written rules, or both.
 
-    A copy of the objective is kept in the run directory.
+    See `Coordinator.execute` for what it raises.
+    A copy of the objective is kept in the run directory, where a rule needs it.
 
     Args:
         config: settings.
         run: claimed directory.
-        objective: what drives the agents of the rule "learned".
+        objective: what drives the agents of the rule "learned"; None where no rule is it.
         progress: what shows the run.
         workers: processes; None: one per core, 0: everything in this process.
     """
     with locked(run):
-        objective.save(run.objective)
+        if not config.needs_objective:
+            objective = None  # as it will be when the run is resumed
+        if objective is not None:
+            objective.save(run.objective)
         Coordinator(meta_test_plan(config, run, objective, workers), progress).execute()
 
 
-def meta_train_plan(config: RunConfig, run: RunDirectory, workers: int | None) -> RunPlan:
+def meta_train_plan(
+    config: RunConfig, run: RunDirectory, workers: int | None, validator: Validator | None
+) -> RunPlan:
     """Return the plan of a meta-training; arguments as in `meta_train`."""
     specs = agent_specs(config)
     return RunPlan(
@@ -176,31 +215,37 @@ def meta_train_plan(config: RunConfig, run: RunDirectory, workers: int | None) -
         objective_params={},
         initial_params=fresh_objective(config),
         workers=len(specs) if workers is None else workers,
+        validator=validator,
     )
 
 
 def meta_test_plan(
-    config: RunConfig, run: RunDirectory, objective: LearnedObjective, workers: int | None
+    config: RunConfig, run: RunDirectory, objective: LearnedObjective | None, workers: int | None
 ) -> RunPlan:
     """Return the plan of a meta-test; arguments as in `meta_test`."""
     specs = agent_specs(config)
+    shape = objective_shape(config) if objective is None else objective.metadata.shape
     return RunPlan(
         config=config,
         run=run,
         specs=specs,
-        shape=objective.metadata.shape,
-        objective_params={spec.agent_id: _frozen_params(spec, config, objective) for spec in specs},
+        shape=shape,
+        objective_params={
+            spec.agent_id: _frozen_params(spec, config, shape, objective) for spec in specs
+        },
         initial_params=None,
         workers=_usable_cores(specs) if workers is None else workers,
     )
 
 
-def _frozen_params(spec: AgentSpec, config: RunConfig, objective: LearnedObjective) -> Tensor:
-    """Return the objective parameters of an agent in a meta-test."""
+def _frozen_params(
+    spec: AgentSpec, config: RunConfig, shape: ObjectiveShape, objective: LearnedObjective | None
+) -> Tensor:
+    """Return the objective parameters of an agent in a meta-test; most rules read none."""
     if spec.rule == "untrained":
-        network = ObjectiveNetwork(objective.metadata.shape)
-        return network.initialise(random_stream(config.seed, "objective", spec.seed_index))
-    return objective.params
+        stream = random_stream(config.seed, "objective", spec.seed_index)
+        return ObjectiveNetwork(shape).initialise(stream)
+    return objective.params if objective is not None else torch.empty(0)
 
 
 def _usable_cores(specs: Sequence[AgentSpec]) -> int:

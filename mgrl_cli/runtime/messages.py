@@ -48,6 +48,8 @@ class Order:
     """Staging directory to save agents to; None: nothing to save."""
     proceed: bool
     """False: end."""
+    rests: bool = False
+    """True: report again instead of playing on."""
 
 
 @dataclass(frozen=True, slots=True)

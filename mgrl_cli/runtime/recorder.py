@@ -5,10 +5,10 @@ All of it can be cut back to a checkpoint. The only writer of these files.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self, final
+from typing import Self, cast, final
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.algorithm.objective_network import ObjectiveShape
 from mgrl_cli.config import RunConfig
 from mgrl_cli.errors import FileError, StorageError
-from mgrl_cli.objective_file import LearnedObjective, ObjectiveMetadata
+from mgrl_cli.objective_file import INPUTS, LearnedObjective, ObjectiveMetadata
 from mgrl_cli.run_dir.atomic import explain_os_error, write_atomically
 from mgrl_cli.run_dir.checkpoints import Checkpoint
 from mgrl_cli.run_dir.file_record import FileRecord
@@ -55,6 +55,8 @@ class Recorder:
         self._environments = tuple(dict.fromkeys(spec.env.id for spec in specs))
         rounds = start.manifest.rounds if start is not None else 0
         paths = [run.population_metrics, *(run.agent_metrics(spec.agent_id) for spec in specs)]
+        if config.kind == "meta-train" and config.validation.envs:
+            paths.append(run.validation_metrics)
         self._files = {path.name: _metrics_file(path, start) for path in paths}
         self._event_log = TensorBoardLog(
             run.tensorboard, purge_from=rounds * config.schedule.round_steps + 1
@@ -98,6 +100,20 @@ class Recorder:
         self._files[self._run.population_metrics.name].append(population)
         self._event_log.add("population", population, step)
 
+    def record_validation(self, row: Mapping[str, object]) -> None:
+        """Append a validation.
+
+        Args:
+            row: "round", "scores" by environment, and what else there is to say.
+
+        Raises:
+            StorageError: the operating system refused.
+        """
+        self._files[self._run.validation_metrics.name].append(row)
+        scores = cast("Mapping[str, object]", row["scores"])
+        step = int(str(row["round"])) * self._config.schedule.round_steps
+        self._event_log.add("validation", scores, step)
+
     def metrics(self) -> dict[str, FileRecord]:
         """Return the record of every metrics file, all of it on disk.
 
@@ -123,6 +139,8 @@ class Recorder:
             bound=self._shape.bound,
             terminal_value=self._shape.terminal_value,
             padding_first=self._shape.padding_first,
+            inputs=tuple(name for name in INPUTS if name not in self._shape.without),
+            normalisation="batch" if self._shape.normalise else "none",
             window_steps=config.windows.steps,
             window_batch=config.windows.batch,
             inner_step=config.meta.inner_step,
@@ -178,6 +196,8 @@ def _metrics_file(path: Path, start: Checkpoint | None) -> MetricsFile:
 
 def _cut_back_objectives(run: RunDirectory, start: Checkpoint) -> None:
     """Give the run the checkpoint's objective, and drop the history of what came after it."""
+    if OBJECTIVE_NAME not in start.manifest.files:
+        return  # a run of baselines
     try:
         content = (start.path / OBJECTIVE_NAME).read_bytes()
         for path in run.objectives.glob("round-*.safetensors"):

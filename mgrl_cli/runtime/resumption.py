@@ -12,13 +12,16 @@ from mgrl_cli.replay.log import sweep_replay
 from mgrl_cli.run_dir.atomic import remove_unfinished
 from mgrl_cli.run_dir.build import this_build
 from mgrl_cli.run_dir.checkpoints import Checkpoint, CheckpointStore
-from mgrl_cli.run_dir.layout import RunDirectory, refuse_code, refuse_links
+from mgrl_cli.run_dir.intrusions import refuse_code, refuse_links
+from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.lock import locked
 from mgrl_cli.run_dir.manifest import OBJECTIVE_NAME
 from mgrl_cli.run_dir.settings import read_settings, settings_sha256
+from mgrl_cli.run_dir.validations import early_end
 from mgrl_cli.runtime.coordinator import Coordinator, Progress
-from mgrl_cli.runtime.generation import RunPlan
 from mgrl_cli.runtime.launch import meta_test_plan, meta_train_plan
+from mgrl_cli.runtime.plan import RunPlan
+from mgrl_cli.runtime.validation import Validator
 
 
 @final
@@ -40,7 +43,13 @@ class Standing:
     @property
     def is_finished(self) -> bool:
         """True where nothing is left to do."""
-        return self.rounds == self.config.num_rounds
+        checkpoint = self.checkpoint
+        return checkpoint is not None and checkpoint.manifest.is_final(self.config)
+
+    @property
+    def early_end(self) -> str:
+        """Why the run ended before its last round; "" where it did not."""
+        return early_end(self.checkpoint.manifest, self.config) if self.checkpoint else ""
 
 
 def standing_of(run: RunDirectory) -> Standing:
@@ -66,7 +75,12 @@ def standing_of(run: RunDirectory) -> Standing:
 
 
 def resume(
-    run: RunDirectory, progress: Progress, *, workers: int | None, say: Callable[[str], None]
+    run: RunDirectory,
+    progress: Progress,
+    *,
+    workers: int | None,
+    say: Callable[[str], None],
+    validator: Validator | None = None,
 ) -> None:
     """Continue a run to its end; see `Coordinator.execute` for what it raises.
 
@@ -75,6 +89,7 @@ def resume(
         progress: what shows it.
         workers: processes; None: as many as for a new run, 0: everything in this process.
         say: told in one line what is out of the ordinary.
+        validator: makes the validations, where the run has any.
 
     Raises:
         RunLockedError: another process writes the run.
@@ -93,7 +108,7 @@ def resume(
         else:
             _say_differences(standing.checkpoint, say)
             say(f"continues from {standing.checkpoint.path.name}")
-        plan = _plan(run, standing, workers)
+        plan = _plan(run, standing, workers, validator)
         Coordinator(plan, progress, standing.checkpoint).execute()
 
 
@@ -111,14 +126,18 @@ def tidy(run: RunDirectory, standing: Standing) -> None:
 def _sweep(run: RunDirectory, standing: Standing) -> None:
     """Remove what a crash left; the run must be locked and without links."""
     CheckpointStore(run, keep=standing.config.checkpoints.keep).sweep()
-    for directory in (run.path, run.objectives):
+    for directory in (run.path, run.objectives, *run.validation.glob("round-*")):
         remove_unfinished(directory)
     sweep_replay(run.buffer)
 
 
-def _plan(run: RunDirectory, standing: Standing, workers: int | None) -> RunPlan:
+def _plan(
+    run: RunDirectory, standing: Standing, workers: int | None, validator: Validator | None
+) -> RunPlan:
     if standing.config.kind == "meta-train":
-        return meta_train_plan(standing.config, run, workers)
+        return meta_train_plan(standing.config, run, workers, validator)
+    if not standing.config.needs_objective:
+        return meta_test_plan(standing.config, run, None, workers)
     if standing.checkpoint is None and not run.objective.is_file():
         raise FileError(
             f"run '{run.path}' was stopped before it had its objective; start it again "

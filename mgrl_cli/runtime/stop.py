@@ -1,5 +1,6 @@
 """A request to stop, set once by the coordinator and seen by every worker."""
 
+import signal
 from typing import final
 
 import torch
@@ -9,7 +10,7 @@ from mgrl_cli.runtime.shared_memory import shared
 
 @final
 class StopRequest:
-    """One shared flag."""
+    """One shared flag, which says by which signal the stop was asked for."""
 
     def __init__(self) -> None:
         self._flag = shared(torch.zeros((), dtype=torch.int64))
@@ -19,6 +20,11 @@ class StopRequest:
         """Whether a stop has been asked for."""
         return bool(self._flag)
 
-    def request(self) -> None:
+    @property
+    def signal_number(self) -> int | None:
+        """The signal that asked for a stop; None as long as none has."""
+        return int(self._flag) or None
+
+    def request(self, signal_number: int = signal.SIGTERM) -> None:
         """Ask everyone to stop."""
-        self._flag.fill_(1)
+        self._flag.fill_(int(signal_number))

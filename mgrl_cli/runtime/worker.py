@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.kernels import load_kernels
+from mgrl_cli.agents.kinds import make_agent
+from mgrl_cli.agents.off_policy import OffPolicyAgent
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.agents.saved_agent import SavedAgent, save_agent
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
@@ -101,7 +103,7 @@ class Worker:
         plan = self._plan
         self._pulse.work_on(spec.agent_id)
         params = plan.objective_params[spec.agent_id]
-        agent = Agent(spec, plan.config, network, params, self._pulse.beat)
+        agent = make_agent(spec, plan.config, network, params, self._pulse.beat)
         if plan.checkpoint is None:
             self._logs[spec.agent_id] = create_log(plan.run, agent)
         else:
@@ -127,7 +129,7 @@ class Worker:
                     hand_in(self._save(order.save_to, self._moments(order)))
                 if not order.proceed:
                     return
-                report = self._round()
+                report = self._report(is_interrupted=False) if order.rests else self._round()
         finally:
             for agent in self._agents:
                 agent.close()
@@ -178,14 +180,16 @@ class Worker:
     def _update_group(self, group: Sequence[Agent], first: int, last: int) -> bool:
         """Make the updates of agents that go in lock-step."""
         made = max((agent.counters.round_updates for agent in group), default=0)
+        # The others learn as they play.
+        learners = [agent for agent in group if isinstance(agent, OffPolicyAgent)]
         for j in range(first + made, last):
-            for agent in group:
+            for agent in learners:
                 if agent.is_learning:
                     self._pulse.work_on(agent.spec.agent_id)
                     agent.learn(j)
             is_meta_step = j % self._config.schedule.policy_interval == 0
             if is_meta_step:
-                self._contribute(group, j // self._config.schedule.policy_interval)
+                self._contribute(learners, j // self._config.schedule.policy_interval)
             for agent in group:
                 agent.counters.round_updates = j + 1 - first
             if is_meta_step and self._meet():
@@ -195,11 +199,11 @@ class Worker:
                     self._plan.board.post(agent)
         return True
 
-    def _contribute(self, group: Sequence[Agent], meta_step: int) -> None:
+    def _contribute(self, learners: Sequence[OffPolicyAgent], meta_step: int) -> None:
         exchange = self._plan.exchange
         if exchange is None:
             return
-        for agent in group:
+        for agent in learners:
             if agent.is_learning:
                 self._pulse.work_on(agent.spec.agent_id)
                 gradient = agent.meta_gradient(meta_step)

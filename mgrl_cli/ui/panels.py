@@ -9,9 +9,15 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from mgrl_cli.telemetry import ObjectiveSnapshot, RunSnapshot
+from mgrl_cli.telemetry import ObjectiveSnapshot, RunSnapshot, ValidationSnapshot
 from mgrl_cli.ui.columns import bar_text, choose_columns
-from mgrl_cli.ui.number_text import count_text, duration_text, percent_text, small_text
+from mgrl_cli.ui.number_text import (
+    count_text,
+    duration_text,
+    percent_text,
+    return_text,
+    small_text,
+)
 from mgrl_cli.ui.summary import count_states, num_quarantined, run_fraction, total_env_steps
 
 _TITLED_FROM_HEIGHT = 16
@@ -34,6 +40,9 @@ def render_run(snapshot: RunSnapshot, *, width: int, height: int | None) -> Rend
     if snapshot.objective is not None:
         below += [_rule("objective")] if is_titled else []
         below += objective_lines(snapshot.objective, width)
+    if snapshot.validation is not None:
+        below += [_rule("validation")] if is_titled else []
+        below += validation_lines(snapshot.validation, width)
     below += [_rule("progress")] if is_titled else []
     below += progress_lines(snapshot, width)
     above: list[RenderableType] = [_rule(_title(snapshot))]
@@ -83,6 +92,23 @@ def objective_lines(objective: ObjectiveSnapshot, width: int) -> list[Text]:
         ],
         width,
     )
+
+
+def validation_lines(validation: ValidationSnapshot, width: int) -> list[Text]:
+    """Return the newest test of the objective, the best one and the one in progress."""
+    items: list[tuple[str, str]] = []
+    if validation.testing_round:
+        done = percent_text(validation.fraction)
+        items.append(("testing", f"round {validation.testing_round} ({done})"))
+    newest, best = validation.round_index, validation.best_round
+    items.append(("newest", f"round {newest}" if newest else "none yet"))
+    items += [(name, return_text(score)) for name, score in validation.scores.items()]
+    if best and best != newest:
+        items.append(("best", f"round {best}"))
+        items += [(name, return_text(score)) for name, score in validation.best_scores.items()]
+    elif best:
+        items.append(("best", "the same"))
+    return _packed(items, width)
 
 
 def progress_lines(snapshot: RunSnapshot, width: int) -> list[Text]:

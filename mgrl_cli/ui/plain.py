@@ -5,7 +5,7 @@ Knows nothing of terminals.
 
 from typing import TextIO, final
 
-from mgrl_cli.telemetry import RunSnapshot
+from mgrl_cli.telemetry import RunSnapshot, ValidationSnapshot
 from mgrl_cli.ui.event_text import event_text
 from mgrl_cli.ui.guarded_stream import GuardedStream
 from mgrl_cli.ui.number_text import (
@@ -67,6 +67,8 @@ def round_line(snapshot: RunSnapshot) -> str:
     ]
     if snapshot.objective is not None:
         parts.append(f"gain {small_text(mean_gain(snapshot), signed=True)}")
+    if snapshot.validation is not None and snapshot.validation.round_index:
+        parts.append(_validation_text(snapshot.validation))
     parts += [
         f"{count_text(snapshot.agent_steps_per_s)} agent-steps/s",
         f"ETA {duration_text(snapshot.eta_s)}",
@@ -76,3 +78,9 @@ def round_line(snapshot: RunSnapshot) -> str:
     if num_lost := num_quarantined(snapshot):
         parts.append(f"{num_lost} quarantined")
     return "  ".join(parts).replace(MISSING, "-")
+
+
+def _validation_text(validation: ValidationSnapshot) -> str:
+    scores = (f"{name} {return_text(score)}" for name, score in validation.scores.items())
+    best = f"best {validation.best_round}" if validation.best_round else "no best"
+    return f"validation {validation.round_index}: {' '.join(scores)} ({best})"

@@ -9,7 +9,7 @@ import pytest
 from gymnasium.envs.registration import registry
 from gymnasium.spaces import Box
 
-from mgrl_cli.agents.agent import Agent
+from mgrl_cli.agents.off_policy import OffPolicyAgent
 from mgrl_cli.agents.population import agent_specs, objective_shape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.config import EnvConfig
@@ -70,13 +70,13 @@ def scripted() -> Iterator[type[Scripted]]:
 
 
 @pytest.fixture
-def make_agent() -> Iterator[Callable[..., Agent]]:
+def make_agent() -> Iterator[Callable[..., OffPolicyAgent]]:
     """Builds small agents that act and learn from their first episode on."""
-    agents: list[Agent] = []
+    agents: list[OffPolicyAgent] = []
 
     def build(
         env: EnvConfig | str, *assignments: str, kind: str = "meta-train", **options: object
-    ) -> Agent:
+    ) -> OffPolicyAgent:
         settings = EnvConfig(id=env) if isinstance(env, str) else env
         config = resolve_config(
             kind=kind,
@@ -90,7 +90,7 @@ def make_agent() -> Iterator[Callable[..., Agent]]:
         )
         network = ObjectiveNetwork(objective_shape(config))
         params = network.initialise(np.random.default_rng(0))
-        agents.append(Agent(agent_specs(config)[0], config, network, params))
+        agents.append(OffPolicyAgent(agent_specs(config)[0], config, network, params))
         return agents[-1]
 
     yield build

@@ -1,6 +1,6 @@
 import pytest
 
-from mgrl_cli.agents.agent import Agent
+from mgrl_cli.agents.off_policy import OffPolicyAgent
 from mgrl_cli.agents.population import agent_specs, fresh_objective, objective_shape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.presets import resolve_config
@@ -22,7 +22,7 @@ def agent_of():
         )
         network = ObjectiveNetwork(objective_shape(config))
         spec = agent_specs(config)[number]
-        agents.append(Agent(spec, config, network, fresh_objective(config)))
+        agents.append(OffPolicyAgent(spec, config, network, fresh_objective(config)))
         return agents[-1]
 
     yield build

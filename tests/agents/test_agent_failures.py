@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.health import DIVERGED
+from mgrl_cli.agents.off_policy import OffPolicyAgent
 from mgrl_cli.agents.streams import Streams, draw_seed
 from mgrl_cli.config import EnvConfig
 from mgrl_cli.telemetry import AgentState
 
 
-def assert_is_out(agent: Agent) -> None:
+def assert_is_out(agent: OffPolicyAgent) -> None:
     """Nothing is asked of it any more, and nothing comes of asking."""
     assert agent.state == AgentState.QUARANTINED
     assert not agent.is_learning

@@ -6,7 +6,7 @@ import torch
 
 import mgrl_cli.agents.player as player_module
 from envs.registry import make
-from mgrl_cli.agents.agent import Agent
+from mgrl_cli.agents.off_policy import OffPolicyAgent
 from mgrl_cli.agents.population import agent_specs, objective_shape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.presets import resolve_config
@@ -23,7 +23,7 @@ def agent_of():
 
     def build(
         *assignments: str, kind: str = "meta-train", number: int = 0, **options: object
-    ) -> Agent:
+    ) -> OffPolicyAgent:
         config = resolve_config(
             kind=kind,
             preset="smoke",
@@ -40,7 +40,7 @@ def agent_of():
         )
         network = ObjectiveNetwork(objective_shape(config))
         params = network.initialise(np.random.default_rng(0))
-        agents.append(Agent(agent_specs(config)[number], config, network, params))
+        agents.append(OffPolicyAgent(agent_specs(config)[number], config, network, params))
         return agents[-1]
 
     yield build
@@ -48,12 +48,12 @@ def agent_of():
         agent.close()
 
 
-def play_round(agent: Agent, index: int, round_steps: int = 60) -> None:
+def play_round(agent: OffPolicyAgent, index: int, round_steps: int = 60) -> None:
     agent.begin_round()
     agent.play(index * round_steps, 0)
 
 
-def kinds(agent: Agent) -> list[int]:
+def kinds(agent: OffPolicyAgent) -> list[int]:
     """How each step so far was chosen."""
     return [int(kind) for episode in agent.new_episodes for kind in episode.behaviour_kind]
 
@@ -107,7 +107,7 @@ def test_without_a_lifetime_and_in_a_meta_test_there_is_one_life(agent_of) -> No
         assert agent.counters.life == 0
 
 
-def grown_up(agent_of, reset: str) -> Agent:
+def grown_up(agent_of, reset: str) -> OffPolicyAgent:
     """An agent with moved parameters, about to begin its second life."""
     agent = agent_of(
         *("meta.lifetime=120", f"meta.reset={reset}", "meta.anneal_steps=1000"),

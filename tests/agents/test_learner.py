@@ -18,6 +18,10 @@ from mgrl_cli.replay.ring import ReplayRing
 
 OBS_SIZE, ACT_SIZE, HIDDEN = 3, 2, 16
 LENGTHS, STEPS = [6, 1, 4, 6, 3], 6
+WITHOUT_NORM = (
+    *("policy.layer_norm=false", "policy.initialisation=fan_in"),
+    *("critic.layer_norm=false", "critic.initialisation=fan_in"),
+)
 
 
 def config_of(*assignments: str) -> RunConfig:
@@ -73,20 +77,21 @@ def alpha(network, rng) -> torch.Tensor:
 
 
 def module_of(views: dict[str, torch.Tensor]) -> nn.Sequential:
-    """Linear → ReLU → LayerNorm, twice, then Linear, with the parameters of one network."""
+    """Linear → ReLU (→ LayerNorm), twice, then Linear, with the parameters of one network."""
     linears = [
         nn.Linear(*views[f"{name}.weight"].shape) for name in ("linear_1", "linear_2", "output")
     ]
-    norms = [nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN)]
+    has_norms = "norm_1.gain" in views
+    norms = [nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN)] if has_norms else []
     with torch.no_grad():
         for name, linear in zip(("linear_1", "linear_2", "output"), linears, strict=True):
             linear.weight.copy_(views[f"{name}.weight"].T)
             linear.bias.copy_(views[f"{name}.bias"])
-        for name, norm in zip(("norm_1", "norm_2"), norms, strict=True):
+        for name, norm in zip(("norm_1", "norm_2"), norms, strict=False):
             norm.weight.copy_(views[f"{name}.gain"])
             norm.bias.copy_(views[f"{name}.bias"])
     return nn.Sequential(
-        linears[0], nn.ReLU(), norms[0], linears[1], nn.ReLU(), norms[1], linears[2]
+        linears[0], nn.ReLU(), *norms[:1], linears[1], nn.ReLU(), *norms[1:], linears[2]
     )
 
 
@@ -152,11 +157,12 @@ def assert_steps_agree(got: torch.Tensor, expected: torch.Tensor, learning_rate:
     assert (got - expected).abs().max().item() < 0.02 * learning_rate
 
 
-def test_critic_updates_are_those_of_torch_modules_and_adam(windows, noise):
-    learner = learner_of()
+@pytest.mark.parametrize("settings", [(), WITHOUT_NORM], ids=["plain", "without-norm"])
+def test_critic_updates_are_those_of_torch_modules_and_adam(windows, noise, settings):
+    learner = learner_of(*settings)
     # Targets lag behind: what they say must not be what the online networks say.
-    learner.policy_target = learner_of(seed=1).policy_params
-    learner.critic_target = learner_of(seed=1).critic_params
+    learner.policy_target = learner_of(*settings, seed=1).policy_params
+    learner.critic_target = learner_of(*settings, seed=1).critic_params
     twin = TwinLearner(learner)
     before = learner.critic_params.clone()
     batch = transitions_of(windows)
@@ -183,8 +189,9 @@ def test_critic_updates_leave_policy_and_targets_alone(windows, noise):
     assert all(torch.equal(*pair) for pair in zip(others, before, strict=True))
 
 
-def test_policy_updates_are_those_of_torch_modules_and_adam(windows):
-    learner = learner_of()
+@pytest.mark.parametrize("settings", [(), WITHOUT_NORM], ids=["plain", "without-norm"])
+def test_policy_updates_are_those_of_torch_modules_and_adam(windows, settings):
+    learner = learner_of(*settings)
     twin = TwinLearner(learner)
     before = learner.policy_params.clone()
     for _ in range(3):
@@ -206,6 +213,19 @@ def test_the_policys_gradient_is_clipped(windows, clip_norm):
     assert 10 * learner.tensors()["policy.first_moment"].norm().item() == pytest.approx(
         norm, rel=1e-4
     )
+
+
+def test_a_clip_norm_of_zero_clips_nothing(windows):
+    learner, twin = learner_of("policy.clip_norm=0"), TwinLearner(learner_of())
+
+    def steep(evidence):
+        return -1e6 * evidence.q_value()
+
+    learner.update_policy(windows, steep, 1.0)
+    twin.update_policy(windows, clip_norm=1e9)
+    gradient = 10 * learner.tensors()["policy.first_moment"]
+    torch.testing.assert_close(gradient, 1e6 * flat_gradient(twin.policy), rtol=1e-3, atol=1.0)
+    assert gradient.norm() > 1e3
 
 
 def test_the_ddpg_step_climbs_q(windows):
@@ -232,6 +252,29 @@ def test_annealing_mixes_the_critic_in(windows, network, alpha, share):
     second = mixed.update_policy(windows, Mixture(objective, share), 1.0)
     assert first.loss == pytest.approx(second.loss, rel=1e-5)
     assert_steps_agree(annealed.policy_params, mixed.policy_params, 3e-4)
+
+
+def test_annealing_by_the_learning_rate_takes_smaller_steps_along_the_objective(
+    windows, network, alpha
+):
+    # p = 1/3: (10 - 1) / 999 of the learning rate, and nothing of the critic
+    objective = LearnedObjectiveLoss(network, alpha)
+    whole, young, newborn = (learner_of("meta.anneal_by=learning_rate") for _ in range(3))
+    start = whole.policy_params.clone()
+    updates = [
+        learner.update_policy(windows, objective, share)
+        for learner, share in ((whole, 1.0), (young, 1 / 3), (newborn, 0.0))
+    ]
+    assert len({update.loss for update in updates}) == 1
+    assert torch.equal(newborn.policy_params, start)
+    step, short = whole.policy_params - start, young.policy_params - start
+    torch.testing.assert_close(short, 9 / 999 * step, rtol=0, atol=2e-7)
+    moments = [learner.tensors()["policy.first_moment"] for learner in (whole, young, newborn)]
+    assert torch.equal(moments[0], moments[1])
+    assert torch.equal(moments[0], moments[2])
+    plain = learner_of()
+    plain.update_policy(windows, objective, 1.0)
+    assert torch.equal(plain.policy_params, whole.policy_params)
 
 
 def test_action_slack_is_the_mean_of_one_minus_squares(windows):

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.counters import Counters
 from mgrl_cli.agents.health import Health
+from mgrl_cli.agents.off_policy import OffPolicyAgent
 from mgrl_cli.agents.population import agent_specs, objective_shape
 from mgrl_cli.agents.round_statistics import RoundStatistics
 from mgrl_cli.agents.saved_agent import AgentRecord, SavedAgent, restore_agent, save_agent
@@ -69,7 +69,7 @@ class Life:
     def __init__(self, config: RunConfig, params: Tensor | None = None) -> None:
         network = ObjectiveNetwork(objective_shape(config), compiled=config.compiled)
         self.params = network.initialise(np.random.default_rng(0)) if params is None else params
-        self.agent = Agent(agent_specs(config)[0], config, network, self.params)
+        self.agent = OffPolicyAgent(agent_specs(config)[0], config, network, self.params)
         self.kind = config.kind
         self.trace: list[object] = []
 
@@ -108,7 +108,7 @@ class Life:
         return self
 
 
-def fingerprint(agent: Agent) -> dict[str, object]:
+def fingerprint(agent: OffPolicyAgent) -> dict[str, object]:
     """Everything about an agent, without the episodes it played before it was restored."""
     tensors = {name: tensor.numpy().tobytes() for name, tensor in agent.learner.tensors().items()}
     return {
@@ -217,7 +217,7 @@ def life() -> Iterator[Life]:
     made.agent.close()
 
 
-def restored(record: AgentRecord, life: Life, folder: Path) -> Agent:
+def restored(record: AgentRecord, life: Life, folder: Path) -> OffPolicyAgent:
     saved, log = kept(life, folder)
     fresh = Life(config_of("pendulum", WINDOWS)).agent
     fresh.close()

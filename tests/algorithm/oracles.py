@@ -77,25 +77,34 @@ def mean_and_scale(x: Array, lengths: list[int]) -> tuple[float, float]:
     return mean, 1.0 / np.sqrt(variance + 1e-8)
 
 
-def signal_inputs(signals: Signals, b: int, t: int, *, terminal_value: str) -> Array:
-    """(r̃_t, t/T, Ṽ'_t, Ṽ_t) of one step; zeros where it is padding."""
+def signal_inputs(
+    signals: Signals,
+    b: int,
+    t: int,
+    *,
+    terminal_value: str,
+    without: tuple[str, ...] = (),
+    normalise: bool = True,
+) -> Array:
+    """(r̃_t, t/T, Ṽ'_t, Ṽ_t) of one step; zeros where it is padding or left out."""
     steps = signals.reward.shape[1]
     if t >= signals.lengths[b]:
         return np.zeros(4)
     reward_mean, reward_scale = mean_and_scale(signals.reward, signals.lengths)
     value_mean, value_scale = mean_and_scale(signals.value, signals.lengths)
+    if not normalise:
+        reward_mean, reward_scale, value_mean, value_scale = 0.0, 1.0, 0.0, 1.0
     next_value = (signals.next_value[b, t] - value_mean) * value_scale
     if signals.terminated[b, t]:
         # Either a true value of zero on the batch's scale, or the batch's mean value.
         next_value = -value_mean * value_scale if terminal_value == "zero" else 0.0
-    return np.array(
-        [
-            (signals.reward[b, t] - reward_mean) * reward_scale,
-            t / steps,
-            next_value,
-            (signals.value[b, t] - value_mean) * value_scale,
-        ]
-    )
+    inputs = {
+        "reward": (signals.reward[b, t] - reward_mean) * reward_scale,
+        "time": t / steps,
+        "next_value": next_value,
+        "value": (signals.value[b, t] - value_mean) * value_scale,
+    }
+    return np.array([0.0 if name in without else x for name, x in inputs.items()])
 
 
 def action_features(parameters: Parameters, action: Array, policy: Array) -> Array:
@@ -143,6 +152,8 @@ def objective_losses(
     bound: float = 1000.0,
     terminal_value: str = "zero",
     padding_first: bool = False,
+    without: tuple[str, ...] = (),
+    normalise: bool = True,
 ) -> Array:
     """ℓ_t of every step [batch, time]; NaN where a step is padding."""
     batch, steps = signals.reward.shape
@@ -153,7 +164,14 @@ def objective_losses(
         outputs = [np.zeros(width) for _ in range(steps)]
         hidden, cell = np.zeros(width), np.zeros(width)
         for t in range(last, last - length, -1):
-            inputs = signal_inputs(signals, b, t, terminal_value=terminal_value)
+            inputs = signal_inputs(
+                signals,
+                b,
+                t,
+                terminal_value=terminal_value,
+                without=without,
+                normalise=normalise,
+            )
             features = np.concatenate(
                 [
                     action_features(parameters, action[b, t], policy[b, t]),
@@ -182,6 +200,31 @@ def advantages(
                     target += discount * signals.next_value[b, t + k]
                 delta = target - signals.value[b, t + k]
                 result[b, t] += (discount * trace_decay) ** k * delta
+    return result
+
+
+def importance_weighted_losses(
+    raw_action: Array,
+    policy: Array,
+    log_behaviour: Array,
+    advantage: Array,
+    lengths: list[int],
+    *,
+    noise: float,
+    weight_clip: float | None,
+) -> Array:
+    """-ρ̄_t Â_t log N(a_t; π(s_t), σ²) with ρ̄_t as a plain product of densities; 0 at padding."""
+    result = np.zeros_like(advantage)
+    for b, length in enumerate(lengths):
+        weight = 1.0
+        for t in range(length):
+            density = 1.0
+            for a, mean in zip(raw_action[b, t], policy[b, t], strict=True):
+                exponent = -((a - mean) ** 2) / (2 * noise**2)
+                density *= np.exp(exponent) / np.sqrt(2 * np.pi * noise**2)
+            weight *= density / np.exp(log_behaviour[b, t])
+            used = weight if weight_clip is None else min(weight, weight_clip)
+            result[b, t] = -used * advantage[b, t] * np.log(density)
     return result
 
 

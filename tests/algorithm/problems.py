@@ -106,10 +106,11 @@ def meta_setup(
     inner_steps: int = 1,
     shape: ObjectiveShape | None = None,
     hidden: int = 8,
+    layer_norm: bool = True,
 ) -> Setup:
     """Return a problem with masked windows, three observations and two action dimensions."""
-    policy = PolicyNetwork(3, 2, hidden)
-    critic = CriticNetwork(3, 2, hidden)
+    policy = PolicyNetwork(3, 2, hidden, layer_norm=layer_norm)
+    critic = CriticNetwork(3, 2, hidden, layer_norm=layer_norm)
     objective = ObjectiveNetwork(shape)
     problem = MetaProblem(
         policy=policy,

@@ -36,3 +36,18 @@ def test_many_steps_are_those_of_torchs_optimiser(rng):
 )
 def test_a_gradient_whose_square_overflows_may_not_enter(value, is_fine):
     assert is_finite_squared(torch.tensor([0.0, value])) is is_fine
+
+
+def test_a_factor_scales_the_step_and_not_the_moments(rng):
+    start = torch.from_numpy(rng.standard_normal(50).astype("float32"))
+    quarter, other = Adam(start.clone(), 0.5), Adam(start.clone(), 0.125)
+    for _ in range(3):
+        gradient = torch.from_numpy(rng.standard_normal(50).astype("float32"))
+        quarter.descend(gradient, 0.25)
+        other.descend(gradient)
+    assert torch.equal(quarter.params, other.params)
+    assert torch.equal(quarter.second_moment, other.second_moment)
+    before = quarter.params.clone()
+    quarter.descend(gradient, 0.0)
+    assert torch.equal(quarter.params, before)
+    assert quarter.steps.item() == 4

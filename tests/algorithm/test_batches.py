@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from mgrl_cli.algorithm.batches import masked_mean, mean_weights, transitions_of
+from mgrl_cli.algorithm.batches import (
+    Behaviour,
+    masked_mean,
+    mean_weights,
+    part_of,
+    transitions_of,
+)
 from tests.algorithm.problems import LENGTHS, STEPS, random_windows
 
 VALUES = torch.tensor([[1.0, 2.0, 9.0], [6.0, math.nan, math.inf]])
@@ -64,3 +70,14 @@ def test_mean_weights_are_the_gradient_of_the_mean(over_padding):
     # 3 valid of 6 entries
     assert weights.max().item() == pytest.approx(1 / 6 if over_padding else 1 / 3)
     assert mean_weights(torch.zeros_like(IS_VALID)).tolist() == [[0.0] * 3] * 2
+
+
+def test_a_part_of_a_batch_takes_its_behaviour_along(rng):
+    windows = random_windows(rng)
+    part = part_of(windows, slice(1, 3))
+    assert part.behaviour is None
+    assert all(torch.equal(a, b[1:3]) for a, b in zip(part[:-1], windows[:-1], strict=True))
+    behaviour = Behaviour(2 * windows.action, windows.reward)
+    part = part_of(windows._replace(behaviour=behaviour), slice(1, 3))
+    assert torch.equal(part.behaviour.raw_action, 2 * part.action)
+    assert torch.equal(part.behaviour.log_density, part.reward)

@@ -17,6 +17,7 @@ from mgrl_cli.algorithm.fused.objective import (
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.algorithm.meta_gradient import VirtualStep, meta_gradient
 from mgrl_cli.algorithm.objective_network import (
+    SIGNAL_INPUTS,
     ObjectiveNetwork,
     ObjectiveShape,
     ObjectiveSignals,
@@ -85,6 +86,32 @@ def test_losses_and_both_derivatives_equal_autograd(
     size: tuple[int, int, int], padding_first: bool
 ) -> None:
     _assert_same(_case(*size, padding_first=padding_first), 1e-12)
+
+
+_ABLATIONS: list[dict[str, Any]] = [
+    {"without": ("time",)},
+    {"without": ("next_value",)},
+    {"without": ("value",)},
+    {"without": ("time", "next_value", "value")},
+    {"normalise": False},
+    {"normalise": False, "terminal_value": "mean", "without": ("value",)},
+]
+
+
+@pytest.mark.parametrize("ablation", _ABLATIONS, ids=str)
+def test_ablated_losses_and_both_derivatives_equal_autograd(ablation: dict[str, Any]) -> None:
+    case = _case(17, 6, 2, **ablation)
+    _assert_same(case, 1e-12)
+    whole = (ObjectiveNetwork(), *case[1:])
+    assert (_fused(case)[0] - _fused(whole)[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["time", "next_value", "value"])
+def test_an_input_left_out_has_no_gradient(name: Any) -> None:
+    case = _case(5, 6, 2, without=(name,))
+    gradient = case[0].layout.views(_fused(case)[2])["signal.linear_1.weight"]
+    silent = SIGNAL_INPUTS.index(name)
+    assert gradient.ne(0).any(dim=1).tolist() == [i != silent for i in range(4)]
 
 
 def test_fully_valid_windows_and_the_mean_as_terminal_value() -> None:

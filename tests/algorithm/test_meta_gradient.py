@@ -123,7 +123,7 @@ def test_gradcheck_of_a_shrunken_objective(rng, kind, inner_steps):
     setup = setup_of(rng, kind, inner_steps, shape=shape, hidden=4)
     # One window of a single step, one of three; `obs` has a time index more.
     small = [
-        Windows(windows.obs[1:3, :4], *(tensor[1:3, :3] for tensor in windows[1:]))
+        Windows(windows.obs[1:3, :4], *(tensor[1:3, :3] for tensor in windows[1:-1]))
         for windows in setup.batches
     ]
     setup = setup._replace(batches=small)
@@ -173,6 +173,27 @@ def test_the_contraction_holds_for_every_objective_variant(rng, terminal_value, 
     assert relative_error(meta_gradient(*arguments).gradient, plain) <= 1e-10
 
 
+@pytest.mark.parametrize(
+    "ablation", [{"without": ("time",)}, {"without": ("next_value", "value")}, {"normalise": False}]
+)
+def test_the_contraction_holds_for_ablated_objectives(rng, ablation):
+    shape = ObjectiveShape(width=8, signal_features=3, **ablation)
+    setup = setup_of(rng, "unit", 1, shape=shape)
+    arguments = (setup.problem, setup.alpha, setup.phi, setup.batches)
+    plain = meta_gradient_by_double_backward(*arguments).gradient
+    assert relative_error(meta_gradient(*arguments).gradient, plain) <= 1e-10
+
+
+@each_kind
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_the_contraction_holds_without_layer_norm(rng, kind, inner_steps):
+    setup = setup_of(rng, kind, inner_steps, layer_norm=False)
+    arguments = (setup.problem, setup.alpha, setup.phi, setup.batches)
+    plain = meta_gradient_by_double_backward(*arguments).gradient
+    assert plain.norm() > 1e-6
+    assert relative_error(meta_gradient(*arguments).gradient, plain) <= 1e-10
+
+
 @each_kind
 @each_number_of_steps
 def test_float32_agrees_with_float64(rng, kind, inner_steps):
@@ -186,7 +207,7 @@ def test_float32_agrees_with_float64(rng, kind, inner_steps):
         virtual_step=setup.problem.virtual_step,
     )
     batches = [
-        Windows(*(x.float() if x.is_floating_point() else x for x in windows))
+        Windows(*(x.float() if x.is_floating_point() else x for x in windows[:-1]))
         for windows in setup.batches
     ]
     single = meta_gradient(problem, setup.alpha.float(), setup.phi.float(), batches)

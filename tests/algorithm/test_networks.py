@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork
 from tests.algorithm import oracles
@@ -16,6 +17,35 @@ def test_sizes_at_350_hidden_units(obs_size, act_size, policy_size, critic_size)
     # lunar policy: 8·350+350 + 700 + 350·350+350 + 700 + 350·2+2 = 128,102
     assert PolicyNetwork(obs_size, act_size, 350).layout.size == policy_size
     assert CriticNetwork(obs_size, act_size, 350).layout.size == critic_size
+
+
+def test_sizes_without_layer_norm_are_those_of_torch_modules():
+    # lunar at 256: 8·256+256 + 256·256+256 + 256·2+2 = 68,610; the critic 68,865
+    for network, sizes in (
+        (PolicyNetwork(8, 2, 256, layer_norm=False), (8, 2)),
+        (CriticNetwork(8, 2, 256, layer_norm=False), (10, 1)),
+    ):
+        layers = [nn.Linear(sizes[0], 256), nn.Linear(256, 256), nn.Linear(256, sizes[1])]
+        expected = sum(p.numel() for layer in layers for p in layer.parameters())
+        assert network.layout.size == expected
+    assert PolicyNetwork(8, 2, 256, layer_norm=False).layout.size == 68_610
+    assert CriticNetwork(8, 2, 256, layer_norm=False).layout.size == 68_865
+
+
+def test_the_initialisation_is_passed_on():
+    policy, critic = PolicyNetwork(3, 2, 9), CriticNetwork(3, 2, 9)
+    drawn = policy.initialise(np.random.default_rng(0), initialisation="fan_in")
+    views = policy.layout.views(drawn)
+    assert views["linear_1.bias"].any()
+    assert views["linear_1.weight"].abs().max().item() <= 3**-0.5
+    scaled = policy.initialise(
+        np.random.default_rng(0), initialisation="fan_in", last_layer_scale=0.5
+    )
+    last = policy.layout.views(scaled)
+    torch.testing.assert_close(last["output.weight"], 0.5 * views["output.weight"])
+    assert torch.equal(last["output.bias"], views["output.bias"])
+    for twin in critic.initialise_twins(np.random.default_rng(0), "fan_in"):
+        assert critic.layout.views(twin)["output.bias"].any()
 
 
 def test_the_policy_agrees_with_loops(rng):

@@ -117,6 +117,60 @@ def test_losses_agree_with_loops(rng, lengths, terminal_value, padding_first):
     np.testing.assert_allclose(losses.numpy()[is_valid], expected[is_valid], rtol=1e-10)
 
 
+@pytest.mark.parametrize(
+    "ablation",
+    [
+        {"without": ("time",)},
+        {"without": ("next_value",)},
+        {"without": ("value",)},
+        {"without": ("time", "next_value", "value"), "normalise": False},
+        {"normalise": False},
+        {"normalise": False, "terminal_value": "mean"},
+    ],
+    ids=str,
+)
+def test_ablated_losses_agree_with_loops(rng, ablation):
+    network = ObjectiveNetwork(ObjectiveShape(**ablation))
+    assert network.layout.size == 15_497
+    alpha = perturbed(network.initialise(rng), rng)
+    signals = random_signals(rng)
+    action, policy_action = actions(rng)
+    got = network(alpha, action, policy_action, signals).numpy()
+    expected = oracles.objective_losses(
+        as_arrays(network.layout, alpha),
+        action.numpy(),
+        policy_action.numpy(),
+        oracle_signals(signals),
+        **{"terminal_value": "zero", **ablation},
+    )
+    is_valid = signals.is_valid.numpy()
+    np.testing.assert_allclose(got[is_valid], expected[is_valid], rtol=1e-10)
+    whole = ObjectiveNetwork()(alpha, action, policy_action, signals).numpy()
+    assert not np.allclose(got[is_valid], whole[is_valid])
+
+
+@pytest.mark.parametrize(("number", "name"), [(1, "time"), (2, "next_value"), (3, "value")])
+def test_an_input_left_out_is_zero_and_its_weights_get_no_gradient(rng, number, name):
+    whole, ablated = ObjectiveNetwork(), ObjectiveNetwork(ObjectiveShape(without=(name,)))
+    signals = random_signals(rng)
+    expected = whole.normalised_signals(signals)
+    expected[..., number] = 0
+    assert torch.equal(ablated.normalised_signals(signals), expected)
+    alpha = perturbed(ablated.initialise(rng), rng).requires_grad_()
+    losses = ablated(alpha, *actions(rng), signals)
+    (gradient,) = torch.autograd.grad(losses[signals.is_valid].square().sum(), alpha)
+    rows = ablated.layout.views(gradient)["signal.linear_1.weight"]
+    assert rows.abs().sum(dim=1).ne(0).tolist() == [i != number for i in range(4)]
+
+
+@pytest.mark.parametrize("terminal_value", ["zero", "mean"])
+def test_without_normalisation_signals_are_shown_as_they_are(terminal_value):
+    shape = ObjectiveShape(normalise=False, terminal_value=terminal_value)
+    inputs = ObjectiveNetwork(shape).normalised_signals(WORKED)
+    # The second step is terminal, so its next value is 0; the third is padding.
+    assert inputs[0].tolist() == [[1.0, 0.0, 8.0, 4.0], [3.0, 1 / 3, 0.0, 8.0], [0.0] * 4]
+
+
 def test_losses_stay_within_the_bound(rng):
     network = ObjectiveNetwork(ObjectiveShape(bound=2.0))
     alpha = perturbed(network.initialise(rng), rng)

@@ -1,19 +1,24 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from mgrl_cli.algorithm.batches import masked_mean
+from mgrl_cli.algorithm.batches import Behaviour, Windows, masked_mean
 from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
 from mgrl_cli.algorithm.objectives import (
     CriticObjective,
+    ImportanceWeightedReinforce,
     LearnedObjectiveLoss,
     PolicyEvidence,
     ReinforceObjective,
+    annealed_learning_rate,
     annealed_loss,
     generalised_advantage,
     pre_activation_penalty_gradient,
 )
+from mgrl_cli.errors import UsageError
 from tests.algorithm import oracles
 from tests.algorithm.problems import (
     LENGTHS,
@@ -233,3 +238,113 @@ def test_the_policys_gradient_ignores_padding(case, rng):
             gradients.extend(torch.autograd.grad(loss, case.phi))
         assert gradients[0].any()
         torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-15)
+
+
+# --- Importance weights --------------------------------------------------------------------------
+
+
+def two_steps(log_behaviour, is_valid=(True, True)) -> tuple[PolicyEvidence, torch.Tensor]:
+    """One action dimension, π(s) = 0, a = (1, 2), r = (2, 4), V = 0; and the actions as a leaf."""
+    windows = Windows(
+        obs=torch.zeros(1, 3, 1, dtype=torch.float64),
+        action=torch.ones(1, 2, 1, dtype=torch.float64),
+        reward=torch.tensor([[2.0, 4.0]], dtype=torch.float64),
+        terminated=torch.zeros(1, 2, dtype=torch.bool),
+        is_valid=torch.tensor([is_valid]),
+        behaviour=Behaviour(
+            torch.tensor([[[1.0], [2.0]]], dtype=torch.float64),
+            torch.tensor([log_behaviour], dtype=torch.float64),
+        ),
+    )
+    actions = torch.zeros(1, 3, 1, dtype=torch.float64, requires_grad=True)
+    return PolicyEvidence(windows, actions, lambda obs, _: 0.0 * obs.sum(-1)), actions
+
+
+# log N(1; 0, 1) and log N(2; 0, 1)
+LOG_DENSITIES = (-0.5 - 0.5 * math.log(2 * math.pi), -2.0 - 0.5 * math.log(2 * math.pi))
+# Behaviour under which the two steps' ratios are 1/2 and 6
+LOG_BEHAVIOUR = [LOG_DENSITIES[0] + math.log(2), LOG_DENSITIES[1] - math.log(6)]
+
+
+@pytest.mark.parametrize(("weight_clip", "second"), [(None, 3.0), (2.0, 2.0), (10.0, 3.0)])
+def test_importance_weighted_losses_of_worked_numbers(weight_clip, second):
+    # γ 0.5, λ 1: Â_1 = 4, Â_0 = 2 + 0.5·4 = 4. ρ̄_0 = 1/2, ρ̄_1 = 1/2 · 6 = 3, or the clip.
+    # dℓ/dπ = -ρ̄ Â (a - π)/σ²: -½·4·1 = -2 and -ρ̄_1·4·2
+    objective = ImportanceWeightedReinforce(
+        discount=0.5, trace_decay=1.0, noise=1.0, weight_clip=weight_clip
+    )
+    evidence, actions = two_steps(LOG_BEHAVIOUR)
+    losses = objective(evidence)
+    expected = [-2.0 * LOG_DENSITIES[0], -4.0 * second * LOG_DENSITIES[1]]
+    assert losses[0].tolist() == pytest.approx(expected)
+    (slope,) = torch.autograd.grad(losses.sum(), actions)
+    assert slope.flatten().tolist() == pytest.approx([-2.0, -8.0 * second, 0.0])
+
+
+def test_a_weight_beyond_all_numbers_is_clipped_or_shows():
+    evidence, _ = two_steps([LOG_DENSITIES[0] - 2000.0, LOG_DENSITIES[1]])
+    settings = {"discount": 0.5, "trace_decay": 1.0, "noise": 1.0}
+    clipped = ImportanceWeightedReinforce(**settings, weight_clip=10.0)(evidence)
+    expected = [-40.0 * LOG_DENSITIES[0], -40.0 * LOG_DENSITIES[1]]
+    assert clipped[0].tolist() == pytest.approx(expected)
+    assert ImportanceWeightedReinforce(**settings)(evidence)[0].tolist() == [math.inf, math.inf]
+
+
+def test_an_infinite_weight_before_padding_stays_where_it_is():
+    evidence, actions = two_steps([LOG_DENSITIES[0] - 2000.0, 0.0], is_valid=(True, False))
+    objective = ImportanceWeightedReinforce(discount=0.5, noise=1.0)
+    losses = objective(evidence)
+    assert losses[0].tolist() == [math.inf, 0.0]
+    (slope,) = torch.autograd.grad(losses.sum(), actions)
+    assert slope.flatten().tolist() == [-math.inf, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("weight_clip", [None, 1.5])
+def test_importance_weighted_losses_agree_with_loops(case, rng, weight_clip):
+    raw_action = case.windows.action + 0.3 * normal(rng, *case.windows.action.shape)
+    log_density = 0.5 * normal(rng, len(LENGTHS), STEPS) * case.windows.is_valid
+    case.windows = case.windows._replace(behaviour=Behaviour(raw_action, log_density))
+    evidence = case.evidence()
+    losses = ImportanceWeightedReinforce(
+        discount=0.9, trace_decay=0.8, noise=0.7, weight_clip=weight_clip, terminal_bonus=1.0
+    )(evidence)
+    advantage = oracles.advantages(
+        oracle_signals(evidence.signals), discount=0.9, trace_decay=0.8, terminal_bonus=1.0
+    )
+    expected = oracles.importance_weighted_losses(
+        raw_action.numpy(),
+        evidence.policy_action.detach().numpy(),
+        log_density.numpy(),
+        advantage,
+        LENGTHS,
+        noise=0.7,
+        weight_clip=weight_clip,
+    )
+    np.testing.assert_allclose(losses.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_no_gradient_passes_through_weights_and_advantages(case, rng):
+    """The slope is that of -log N times a constant, the loss over the log density."""
+    raw_action = case.windows.action + 0.3 * normal(rng, *case.windows.action.shape)
+    behaviour = Behaviour(raw_action, torch.zeros_like(case.windows.reward))
+    case.windows = case.windows._replace(behaviour=behaviour)
+    evidence = case.evidence()
+    losses = ImportanceWeightedReinforce(discount=0.9, noise=0.7)(evidence)
+    (slope,) = torch.autograd.grad(losses.sum(), evidence.policy_action)
+    gaussian = torch.distributions.Normal(evidence.policy_action.detach(), 0.7)
+    constant = losses.detach() / gaussian.log_prob(raw_action).sum(-1)
+    expected = constant[..., None] * (raw_action - evidence.policy_action.detach()) / 0.7**2
+    torch.testing.assert_close(slope, expected)
+
+
+def test_weights_need_windows_with_behaviour(case):
+    with pytest.raises(UsageError, match="windows with their behaviour"):
+        ImportanceWeightedReinforce(discount=0.9, noise=0.1)(case.evidence())
+
+
+def test_the_annealed_learning_rate_of_worked_numbers():
+    # (10^{3p} - 1) / 999: 0 at the beginning, 9/999 after a third, 1 at the end
+    rates = [annealed_learning_rate(share) for share in (0.0, 1 / 3, 2 / 3, 1.0)]
+    assert rates == pytest.approx([0.0, 9 / 999, 99 / 999, 1.0])
+    assert rates[0] == 0.0
+    assert rates[-1] == 1.0

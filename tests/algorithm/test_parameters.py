@@ -74,6 +74,23 @@ def test_fresh_weights_are_glorot_uniform_gains_one_and_the_rest_zero():
     assert not any(views[name].any() for name in ("big.bias", "norm.bias", "free"))
 
 
+def test_fan_in_is_what_torchs_linear_layers_begin_with():
+    """The same bound for weights and biases, the same spread, the same number of parameters."""
+    layout = ParameterLayout({**linear_shapes("big", 200, 3000), **layer_norm_shapes("norm", 9)})
+    views = layout.views(layout.initialise(np.random.default_rng(1), "fan_in"))
+    torch.manual_seed(1)
+    linear = torch.nn.Linear(200, 3000)
+    assert layout.size == sum(p.numel() for p in linear.parameters()) + 18
+    limit = 200**-0.5
+    for ours, theirs in ((views["big.weight"], linear.weight), (views["big.bias"], linear.bias)):
+        for drawn in (ours, theirs.detach()):
+            assert 0.995 * limit < drawn.abs().max().item() <= limit * (1 + 1e-6)
+            # Uniform on ±limit has variance limit²/3; 3,000 draws know it to within 6 %.
+            assert drawn.var().item() == pytest.approx(limit**2 / 3, rel=0.06)
+    assert (views["norm.gain"] == 1).all()
+    assert not views["norm.bias"].any()
+
+
 def test_a_seed_fixes_the_initial_parameters():
     layout = ParameterLayout(linear_shapes("layer", 2, 3))
     first = layout.initialise(np.random.default_rng(4))

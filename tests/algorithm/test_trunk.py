@@ -21,10 +21,16 @@ def nets(request):
     return request.param
 
 
-@pytest.fixture(params=["torch", pytest.param("kernels", marks=needs_numba)])
+@pytest.fixture(params=["torch", "without-norm", pytest.param("kernels", marks=needs_numba)])
 def case(request, rng, nets):
     """A trunk, parameters [net, param] and inputs."""
-    trunk = Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT, compiled=request.param == "kernels")
+    trunk = Trunk(
+        WIDTH_IN,
+        HIDDEN,
+        WIDTH_OUT,
+        layer_norm=request.param != "without-norm",
+        compiled=request.param != "torch",  # kernels do not know the body without LayerNorm
+    )
     params = torch.stack([perturbed(trunk.layout.initialise(rng), rng) for _ in range(nets)])
     expected = FusedTape if request.param == "kernels" else TorchTape
     assert isinstance(trunk.forward(params, normal(rng, 1, WIDTH_IN)), expected)
@@ -36,6 +42,22 @@ def test_both_forms_have_the_same_values(case):
     output = trunk.forward(params, x).output
     assert output.shape == (len(params), ROWS, WIDTH_OUT)
     torch.testing.assert_close(output, trunk(params, x))
+
+
+def test_without_layer_norm_the_plain_form_is_that_of_torch_modules(rng):
+    trunk = Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT, layer_norm=False)
+    params = perturbed(trunk.layout.initialise(rng, "fan_in"), rng)
+    views = trunk.layout.views(params)
+    assert list(views) == [
+        f"{layer}.{part}"
+        for layer in ("linear_1", "linear_2", "output")
+        for part in ("weight", "bias")
+    ]
+    h = x = normal(rng, ROWS, WIDTH_IN)
+    for layer in ("linear_1", "linear_2"):
+        h = torch.nn.functional.linear(h, views[f"{layer}.weight"].T, views[f"{layer}.bias"]).relu()
+    h = torch.nn.functional.linear(h, views["output.weight"].T, views["output.bias"])
+    torch.testing.assert_close(trunk(params.unsqueeze(0), x)[0], h)
 
 
 def test_the_parameter_gradient_is_autograds(case, rng):

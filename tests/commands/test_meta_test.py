@@ -8,32 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
-from mgrl_cli.objective_file import LearnedObjective, ObjectiveMetadata
+from mgrl_cli.run_dir.evaluations import evaluations_of, read_evaluation_table
 from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory
+from mgrl_cli.run_dir.scores import score_report, seed_scores
 from mgrl_cli.run_dir.settings import read_settings
-from tests.commands.tiny_runs import Outcome, snapshot, tiny
+from tests.commands.tiny_runs import Outcome, objective_file, snapshot, tiny
 
 
 @pytest.fixture
 def objective(tmp_path: Path) -> Path:
     """An objective file outside the runs; its windows have 7 steps."""
-    metadata = ObjectiveMetadata(
-        window_steps=7,
-        window_batch=4,
-        inner_step="unit",
-        inner_step_size=0.03,
-        environments=("pendulum",),
-        steps_per_agent=0,
-        agents=0,
-        meta_steps=0,
-        seed=0,
-        packages={},
-    )
-    params = ObjectiveNetwork(metadata.shape).initialise(np.random.default_rng(0))
-    path = tmp_path / "given.safetensors"
-    LearnedObjective(params, metadata).save(path)
-    return path
+    return objective_file(tmp_path / "given.safetensors")
 
 
 @pytest.fixture
@@ -58,12 +43,21 @@ def test_a_test_prints_a_table_and_leaves_scores_and_curves(
     results = json.loads(directory.results.read_text())
     assert [rule["rule"] for rule in results["rules"]] == ["learned", "ddpg", "untrained"]
     for rule in results["rules"]:
-        (row,) = [line for line in outcome.out.splitlines() if rule["rule"] in line]
+        lines = [line for line in outcome.out.splitlines() if line.split()[:1] == [rule["rule"]]]
+        seeds_line, figures_line = lines
         scores = [seed["score"] for seed in results["seeds"] if seed["rule"] == rule["rule"]]
         assert len(scores) == 2
         assert rule["mean"] == pytest.approx(np.mean(scores))
-        for shown in (*scores, rule["mean"], rule["std"]):
-            assert f"{shown:.1f}" in row
+        for shown in scores:
+            assert f"{shown:.1f}" in seeds_line
+        for shown in (rule["mean"], rule["std"], rule["iqm"]["low"], rule["training_return"]):
+            assert f"{shown:.1f}" in figures_line
+
+    table = read_evaluation_table(directory.evaluations)
+    assert table == evaluations_of(directory)
+    assert seed_scores(evaluation.row for evaluation in table) == list(
+        score_report(directory).seeds
+    )
 
     assert (directory.path / "curves.png").read_bytes().startswith(b"\x89PNG")
     with (directory.path / "curves.csv").open(newline="") as file:
@@ -100,6 +94,23 @@ def test_json_is_one_document_and_the_newest_objective_the_default(
     assert json.loads(tested.results.read_text())["seeds"][0]["rule"] == "learned"
 
 
+def test_stuck_runs_are_counted_below_the_floor_given(
+    run, objective: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(
+        *("--env", "pendulum", "--objective", str(objective), "--seeds", "2"),
+        *("--stuck-below", "1e6", "--json"),
+    )
+    assert outcome.exit_code == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert (document["stuck_below"], document["rules"][0]["stuck"]) == (1e6, 2)
+    runs = ["--runs-dir", str(tmp_path / "runs"), "--json"]
+    again = Outcome(capsys, ["resume", "test-pendulum-001", "--stuck-below", "-1e6", *runs])
+    assert json.loads(again.out)["rules"][0]["stuck"] == 0
+    plain = Outcome(capsys, ["resume", "test-pendulum-001", *runs])
+    assert json.loads(plain.out)["rules"][0]["stuck"] is None
+
+
 def test_a_test_without_an_evaluation_says_so(run, objective: Path, tmp_path: Path) -> None:
     outcome = run(
         *("--env", "pendulum", "--objective", str(objective), "--seeds", "1"),
@@ -115,12 +126,17 @@ REFUSED = {
     "unknown environment": (["--env", "hoper"], 2, "Did you mean 'hopper'? List them: mgrl envs"),
     "two environments": (["--env", "pendulum,cartpole"], 2, "'pendulum,cartpole'"),
     "discrete actions": (["--env", "CartPole-v1"], 2, "got action space Discrete(2)"),
-    "unknown rule": (["--against", "dppg"], 2, "learned, ddpg, reinforce, untrained. Did you mean"),
+    "unknown rule": (
+        ["--against", "dppg"],
+        2,
+        "reinforce-is-clipped, vpg, ppo, untrained. Did you mean 'ddpg'?",
+    ),
     "empty rule": (["--against", "ddpg,"], 2, "--against got 'ddpg,'"),
     "no rule": (["--against", ""], 2, "--against got ''"),
     "no seeds": (["--seeds", "0"], 2, "'seeds': "),
     "negative seeds": (["--seeds", "-1"], 2, "'seeds': "),
     "a billion seeds": (["--seeds", "1000000000"], 2, "got 1000000000"),
+    "a floor of nothing": (["--stuck-below", "nan"], 2, "expected a finite score"),
     "cuda": (["--device", "cuda"], 2, "'cuda' is not supported yet"),
     "another terminal value": (
         ["--set", "objective.terminal_value=mean"],

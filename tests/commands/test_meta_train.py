@@ -101,6 +101,13 @@ REFUSED = {
     "absolute": (["--envs", "pendulum", "--run", "/tmp/x"], "run name '/tmp/x' is not usable"),
     "empty name": (["--envs", "pendulum", "--run", ""], "run name '' is not usable"),
     "runs dir": (["--envs", "pendulum", "--runs-dir", "r\udcfcns"], "another --runs-dir"),
+    "unknown to watch": (["--envs", "pendulum", "--watch", "reachr"], "Did you mean 'reacher'?"),
+    "watch nothing": (["--envs", "pendulum", "--watch", ""], "--watch got ''"),
+    "validate what": (["--envs", "pendulum", "--validate-every", "3"], "name them with --watch"),
+    "validate never": (
+        ["--envs", "pendulum", "--watch", "reacher", "--validate-every", "0"],
+        "'validation.interval'",
+    ),
     "NUL": (["--envs", "pendulum", "--run", "a\0b"], r"run name 'a\x00b' is not usable"),
 }
 

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.cli import main
+from mgrl_cli.objective_file import LearnedObjective, ObjectiveMetadata
 
 TINY = (
     "policy.hidden=8",
@@ -26,6 +29,25 @@ def tiny(*arguments: str, runs_dir: Path) -> list[str]:
     limits = ["--preset", "smoke", "--steps", "120", "--workers", "0", "--runs-dir", str(runs_dir)]
     settings = [word for setting in TINY for word in ("--set", setting)]
     return [command, *limits, *settings, *given]
+
+
+def objective_file(path: Path) -> Path:
+    """Write a fresh objective whose windows have 7 steps."""
+    metadata = ObjectiveMetadata(
+        window_steps=7,
+        window_batch=4,
+        inner_step="unit",
+        inner_step_size=0.03,
+        environments=("pendulum",),
+        steps_per_agent=0,
+        agents=0,
+        meta_steps=0,
+        seed=0,
+        packages={},
+    )
+    params = ObjectiveNetwork(metadata.shape).initialise(np.random.default_rng(0))
+    LearnedObjective(params, metadata).save(path)
+    return path
 
 
 class Outcome:

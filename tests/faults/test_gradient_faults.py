@@ -18,8 +18,8 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.health import DIVERGED
+from mgrl_cli.agents.off_policy import OffPolicyAgent
 from mgrl_cli.algorithm.meta_gradient import clipped, unit
 from mgrl_cli.errors import DivergedError
 from mgrl_cli.inspection.verification import verify
@@ -83,11 +83,13 @@ class Moment:
     meta_step = -1
 
 
-def intervene(patch: pytest.MonkeyPatch, act: Callable[[Agent, int], Poison | None]) -> Moment:
+def intervene(
+    patch: pytest.MonkeyPatch, act: Callable[[OffPolicyAgent, int], Poison | None]
+) -> Moment:
     """Ask `act` before every meta-gradient; what it returns is done to what the learner returns."""
-    moment, original = Moment(), Agent.meta_gradient
+    moment, original = Moment(), OffPolicyAgent.meta_gradient
 
-    def meta_gradient(agent: Agent, meta_step: int) -> Tensor:
+    def meta_gradient(agent: OffPolicyAgent, meta_step: int) -> Tensor:
         moment.meta_step = meta_step
         poison = act(agent, meta_step)
         if poison is None:
@@ -102,14 +104,14 @@ def intervene(patch: pytest.MonkeyPatch, act: Callable[[Agent, int], Poison | No
             inner.setattr(agent.learner, "meta_gradient", poisoned)
             return original(agent, meta_step)
 
-    patch.setattr(Agent, "meta_gradient", meta_gradient)
+    patch.setattr(OffPolicyAgent, "meta_gradient", meta_gradient)
     return moment
 
 
 def poisoning(
     agents: Container[int], meta_steps: Container[int], poison: Poison
-) -> Callable[[Agent, int], Poison | None]:
-    def act(agent: Agent, meta_step: int) -> Poison | None:
+) -> Callable[[OffPolicyAgent, int], Poison | None]:
+    def act(agent: OffPolicyAgent, meta_step: int) -> Poison | None:
         return poison if agent.spec.agent_id in agents and meta_step in meta_steps else None
 
     return act
@@ -128,7 +130,7 @@ def abstain(patch: pytest.MonkeyPatch, meta_steps: Container[int], moment: Momen
 
 
 def run_with(
-    act: Callable[[Agent, int], Poison | None],
+    act: Callable[[OffPolicyAgent, int], Poison | None],
     runs_dir: Path,
     *,
     abstains_at: Container[int] = (),
@@ -141,7 +143,7 @@ def run_with(
     return run, progress.events
 
 
-def nothing(_agent: Agent, _meta_step: int) -> None:
+def nothing(_agent: OffPolicyAgent, _meta_step: int) -> None:
     """Do not intervene."""
 
 
@@ -252,7 +254,7 @@ def test_an_agent_whose_meta_gradients_stay_bad_leaves_and_the_others_never_noti
     last = 10 + PATIENCE - 1
     reason = f"{DIVERGED}: {PATIENCE} meta-gradients in a row were not finite"
 
-    def leave(agent: Agent, meta_step: int) -> None:
+    def leave(agent: OffPolicyAgent, meta_step: int) -> None:
         if agent.spec.agent_id == BAD_AGENT and meta_step == last:
             agent.health.quarantine = reason
 
@@ -269,11 +271,11 @@ def test_an_agent_whose_meta_gradients_stay_bad_leaves_and_the_others_never_noti
 def test_a_critic_that_became_nan_harms_nobody_else(tmp_path):
     reason = f"{DIVERGED}: {PATIENCE} critic updates in a row were not finite"
 
-    def spoil(agent: Agent, meta_step: int) -> None:
+    def spoil(agent: OffPolicyAgent, meta_step: int) -> None:
         if agent.spec.agent_id == BAD_AGENT and meta_step == 10:
             agent.learner.critic_params.fill_(math.nan)
 
-    def leave(agent: Agent, meta_step: int) -> None:
+    def leave(agent: OffPolicyAgent, meta_step: int) -> None:
         if agent.spec.agent_id == BAD_AGENT and meta_step == 10:
             agent.health.quarantine = reason
 
@@ -327,7 +329,7 @@ def test_where_all_diverge_nothing_is_applied_and_the_last_good_checkpoint_is_na
     first = 18
     seen: list[Tensor] = []
 
-    def act(agent: Agent, meta_step: int) -> Poison | None:
+    def act(agent: OffPolicyAgent, meta_step: int) -> Poison | None:
         if meta_step < first:
             return None
         seen.append(agent._objective_params.clone())

@@ -18,12 +18,12 @@ def assert_same_draws(one, other):
     first, second = np.random.default_rng(3), np.random.default_rng(3)
     for sample_by in ("start", "inside", "episode"):
         for steps in (1, 6):
-            batches = (
-                ring.sample_windows(rng, 32, steps, sample_by)
+            ours, theirs = (
+                ring.sample_windows(rng, 32, steps, sample_by, with_behaviour=True)
                 for ring, rng in ((one, first), (other, second))
             )
-            for ours, theirs in zip(*batches, strict=True):
-                assert torch.equal(ours, theirs)
+            pairs = zip(ours[:-1] + ours.behaviour, theirs[:-1] + theirs.behaviour, strict=True)
+            assert all(torch.equal(*pair) for pair in pairs)
     batches = (one.sample_transitions(first, 32), other.sample_transitions(second, 32))
     for ours, theirs in zip(*batches, strict=True):
         assert torch.equal(ours, theirs)
@@ -42,7 +42,7 @@ def test_a_refilled_ring_goes_on_as_the_one_that_was_lost(
 ):
     path = tmp_path_factory.mktemp("refill") / "agent-000"
     log = ReplayLog.create(path, obs_size=3, act_size=2, attributes={})
-    lost, found = (ReplayRing(capacity, 3, 2) for _ in range(2))
+    lost, found = (ReplayRing(capacity, 3, 2, exploration_noise=0.1) for _ in range(2))
     for number, length in enumerate(lengths):
         episode = make_episode(length, number, is_truncated=number % 3 == 0)
         log.append(episode)
@@ -58,7 +58,7 @@ def test_a_refilled_ring_goes_on_as_the_one_that_was_lost(
 
 
 def test_a_ring_that_was_cleared_in_between_gets_the_episodes_after_it(log, tmp_path, make_episode):
-    lost, found = ReplayRing(100, 3, 2), ReplayRing(100, 3, 2)
+    lost, found = (ReplayRing(100, 3, 2, exploration_noise=0.1) for _ in range(2))
     for number in range(8):
         if number == 5:
             lost.clear()

@@ -14,7 +14,7 @@ from mgrl_cli.replay.ring import ReplayRing
 def slow_window(episode, start, steps, *, timeout_is_terminal=False):
     """One window by a loop over time, as lists."""
     length = len(episode.reward)
-    window = {name: [] for name in Windows._fields}
+    window = {name: [] for name in Windows._fields if name != "behaviour"}
     window["obs"].append(episode.obs[start])
     for step in range(start, start + steps):
         is_valid = step < length
@@ -124,8 +124,8 @@ def test_draws_depend_only_on_the_contents_and_the_generator(make_episode):
     first, second = np.random.default_rng(3), np.random.default_rng(3)
     for sample_by in ("start", "inside", "episode"):
         for ours, theirs in zip(
-            fresh.sample_windows(first, 32, 5, sample_by),
-            used.sample_windows(second, 32, 5, sample_by),
+            fresh.sample_windows(first, 32, 5, sample_by)[:-1],
+            used.sample_windows(second, 32, 5, sample_by)[:-1],
             strict=True,
         ):
             assert torch.equal(ours, theirs)
@@ -144,7 +144,7 @@ def test_inside_starts_follow_new_episodes_and_window_lengths(make_episode):
 def test_batches_share_no_memory_with_the_ring_or_each_other(make_episode):
     ring = ReplayRing(10, 3, 2)
     ring.append(make_episode(4, 1))
-    for tensor in ring.sample_windows(np.random.default_rng(0), 8, 6):
+    for tensor in ring.sample_windows(np.random.default_rng(0), 8, 6)[:-1]:
         tensor.zero_()
     for tensor in ring.sample_transitions(np.random.default_rng(0), 8):
         tensor.zero_()
@@ -158,6 +158,9 @@ def test_batches_are_float32_and_bool(make_episode):
     rng = np.random.default_rng(0)
     for batch in (ring.sample_windows(rng, 2, 6), ring.sample_transitions(rng, 2)):
         for name, tensor in batch._asdict().items():
+            if name == "behaviour":
+                assert tensor is None
+                continue
             is_mask = name in ("terminated", "is_valid")
             assert tensor.dtype == (torch.bool if is_mask else torch.float32), name
 
@@ -189,3 +192,79 @@ def test_a_cleared_ring_is_empty_and_usable(make_episode):
 def test_a_ring_without_size_is_refused(sizes):
     with pytest.raises(UsageError, match="at least 1"):
         ReplayRing(*sizes)
+
+
+# --- How actions came about ----------------------------------------------------------------------
+
+NOISE = 0.3
+
+
+@pytest.fixture
+def wrapped(make_episode):
+    """A ring with behaviour whose episodes 2, 3 and 4 are left, the last one across the wrap."""
+    ring = ReplayRing(20, 3, 2, exploration_noise=NOISE)
+    episodes = [make_episode(length, n) for n, length in enumerate((9, 8, 7, 1, 11))]
+    for episode in episodes:
+        ring.append(episode)
+    assert ring.num_episodes == 3
+    return ring, episodes
+
+
+def test_behaviour_is_that_of_the_windows_steps(wrapped):
+    ring, episodes = wrapped
+    windows = ring.sample_windows(np.random.default_rng(1), 40, 5, with_behaviour=True)
+    assert_windows_match(windows._replace(behaviour=None), episodes, 5)
+    raw_action, log_density = windows.behaviour
+    assert raw_action.dtype == log_density.dtype == torch.float32
+    # The episodes of these tests have raw_action = 2 action and mean = action / 2.
+    assert torch.equal(raw_action, 2 * windows.action)
+    gaussian = torch.distributions.Normal(windows.action / 2, NOISE)
+    expected = gaussian.log_prob(raw_action).sum(-1)
+    is_valid = windows.is_valid
+    assert not is_valid.all()
+    torch.testing.assert_close(log_density[is_valid], expected[is_valid])
+    assert not log_density[~is_valid].any()
+    assert not raw_action[~is_valid].any()
+
+
+@pytest.mark.parametrize("sample_by", ["start", "inside", "episode"])
+def test_asking_for_behaviour_changes_no_draw(wrapped, sample_by):
+    ring, _ = wrapped
+    first, second = np.random.default_rng(3), np.random.default_rng(3)
+    plain = ring.sample_windows(first, 32, 4, sample_by)
+    with_behaviour = ring.sample_windows(second, 32, 4, sample_by, with_behaviour=True)
+    assert plain.behaviour is None
+    assert all(torch.equal(*pair) for pair in zip(plain[:-1], with_behaviour[:-1], strict=True))
+    assert first.bit_generator.state == second.bit_generator.state
+
+
+def test_a_ring_without_noise_keeps_no_behaviour(make_episode):
+    ring = ReplayRing(20, 3, 2)
+    ring.append(make_episode(5))
+    with pytest.raises(UsageError, match="keeps no behaviour"):
+        ring.sample_windows(np.random.default_rng(0), 1, 1, with_behaviour=True)
+    assert ring.read_all()[0].raw_action is None
+
+
+@pytest.mark.parametrize("noise", [0.0, -0.1, float("nan")])
+def test_without_noise_there_is_no_density(noise):
+    with pytest.raises(UsageError, match="exploration_noise above 0"):
+        ReplayRing(20, 3, 2, exploration_noise=noise)
+
+
+def test_episodes_can_be_read_back_whole_and_in_order(wrapped):
+    ring, episodes = wrapped
+    stored = ring.read_all()
+    assert len(stored) == 3
+    for got, expected in zip(stored, episodes[2:], strict=True):
+        for name in got._fields:
+            np.testing.assert_array_equal(getattr(got, name), getattr(expected, name), name)
+
+
+def test_what_was_read_back_is_a_copy(wrapped):
+    ring, _ = wrapped
+    for array in ring.read_all()[0]:
+        array[...] = 0
+    assert ring.read_all()[0].reward.all()
+    ring.clear()
+    assert ring.read_all() == []

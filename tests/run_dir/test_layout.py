@@ -11,7 +11,6 @@ from mgrl_cli.run_dir.layout import (
     create_run_directory,
     find_run,
     is_run_directory,
-    refuse_links,
 )
 
 
@@ -33,6 +32,9 @@ def test_paths_are_those_of_the_documentation() -> None:
         run.agent_metrics(7): "metrics/agent-007.jsonl",
         run.agent_buffer(7): "buffer.zarr/agent-007",
         run.objectives: "objectives",
+        run.best_objective: "objective-best.safetensors",
+        run.validation_at(40): "validation/round-000040",
+        run.validation_metrics: "metrics/validation.jsonl",
         run.checkpoints: "checkpoints",
         run.logs: "logs",
         run.events: "logs/events.jsonl",
@@ -226,35 +228,3 @@ def test_a_run_that_is_not_there_gets_the_nearest_name(tmp_path: Path) -> None:
 def test_a_run_is_not_found_where_there_are_no_runs_at_all(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no run 'demo'"):
         find_run("demo", tmp_path / "absent")
-
-
-@pytest.mark.parametrize("place", ["link", ".lock", "logs/deep/link"])
-@pytest.mark.parametrize("target", ["outside", "absent", "run/config.toml", "run"])
-def test_a_link_anywhere_inside_a_run_is_refused_by_name(
-    tmp_path: Path, place: str, target: str
-) -> None:
-    (tmp_path / "outside").mkdir()
-    run = make_run(tmp_path / "run")
-    (run.logs / "deep").mkdir(parents=True)
-    refuse_links(run)
-    (run.path / place).symlink_to(tmp_path / target)
-    with pytest.raises(FileError, match=f"'{run.path / place}' is a symbolic link"):
-        refuse_links(run)
-
-
-def test_links_above_a_run_are_the_users_own(tmp_path: Path) -> None:
-    make_run(tmp_path / "run")
-    (tmp_path / "link").symlink_to("run")
-    refuse_links(RunDirectory(tmp_path / "link"))
-
-
-def test_a_directory_that_cannot_be_looked_through_does_not_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    run = make_run(tmp_path / "run")
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(StorageError, match=r"cannot look through run .*: Permission denied"):
-        refuse_links(run)

@@ -117,11 +117,12 @@ def test_the_largest_population_fits(path: Path) -> None:
         ((0, 0), "round-000000"),
         ((12, 0), "round-000012"),
         ((12, 7), "round-000012-update-000007"),
+        ((12, 0, 1), "round-000012-validated"),
         ((999_999, 0), "round-999999"),
         ((1_000_000, 1_000_000), "round-1000000-update-1000000"),
     ],
 )
-def test_a_name_says_a_position_and_back(position: tuple[int, int], name: str) -> None:
+def test_a_name_says_a_position_and_back(position: tuple[int, ...], name: str) -> None:
     assert checkpoint_name(*position) == name
     assert position_of(name) == position
 

@@ -1,10 +1,11 @@
 import io
+import math
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from mgrl_cli.telemetry import AgentState, RunSnapshot
+from mgrl_cli.telemetry import AgentState, RunSnapshot, ValidationSnapshot
 from mgrl_cli.ui.columns import STATE_STYLES, choose_columns
 from mgrl_cli.ui.panels import render_run
 
@@ -162,3 +163,21 @@ def test_run_without_agents_renders(meta_train: RunSnapshot):
 def test_markup_in_names_is_not_interpreted(meta_train: RunSnapshot):
     text = "\n".join(render(replace(meta_train, name="[red]run[/red]"), 120))
     assert "[red]run[/red]" in text
+
+
+def test_validations_show_the_newest_the_best_and_the_one_in_progress(meta_train: RunSnapshot):
+    validation = ValidationSnapshot(
+        round_index=20,
+        scores={"hopper": 12.34, "reacher": math.nan},
+        best_round=10,
+        best_scores={"hopper": 56.78, "reacher": -1.0},
+        testing_round=30,
+        fraction=0.25,
+    )
+    text = " ".join(" ".join(render(replace(meta_train, validation=validation), 100)).split())
+    assert "testing round 30 (25%)" in text
+    assert "newest round 20 hopper 12.3 reacher – best round 10 hopper 56.8 reacher -1.0" in text
+    same = replace(validation, best_round=20, testing_round=0)
+    text = " ".join(" ".join(render(replace(meta_train, validation=same), 100)).split())
+    assert "best the same" in text
+    assert "testing" not in text

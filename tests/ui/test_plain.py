@@ -3,7 +3,12 @@ import math
 import os
 from dataclasses import replace
 
-from mgrl_cli.telemetry import AgentState, ObjectiveSnapshot, RunSnapshot
+from mgrl_cli.telemetry import (
+    AgentState,
+    ObjectiveSnapshot,
+    RunSnapshot,
+    ValidationSnapshot,
+)
 from mgrl_cli.ui.plain import PlainProgress, round_line
 
 
@@ -100,3 +105,18 @@ def test_rounds_that_had_ended_before_a_run_was_continued_are_not_written_again(
     for round_index in (4, 4, 5):
         progress.update(replace(meta_train, round_index=round_index))
     assert [line.split("/")[0] for line in stream.getvalue().splitlines()] == ["round 5"]
+
+
+def test_a_line_names_the_newest_validation_and_the_best(meta_train: RunSnapshot):
+    validation = ValidationSnapshot(
+        round_index=10,
+        scores={"hopper": 12.34},
+        best_round=5,
+        best_scores={"hopper": 56.78},
+        testing_round=0,
+        fraction=1.0,
+    )
+    line = round_line(replace(meta_train, validation=validation))
+    assert "  validation 10: hopper 12.3 (best 5)  " in line
+    none_yet = replace(validation, round_index=0, scores={}, best_round=0, best_scores={})
+    assert "validation" not in round_line(replace(meta_train, validation=none_yet))

@@ -92,18 +92,21 @@ def _mean_and_scale(x, is_valid):
 
 @kernel
 @no_type_check
-def put_signals(batch, shows_zero, tape):
+def put_signals(batch, options, tape):
     """Fill the input of the signal network, as `ObjectiveNetwork.normalised_signals` has it.
 
     Args:
         batch: `objective.Batch`.
-        shows_zero: whether a terminal step shows a next value of zero, not the batch mean.
+        options: `tape.Options`.
         tape: whose `signal_input` to fill; padded steps hold zeros.
     """
     steps = batch.reward.shape[1]
     quads = -(-steps // TILE_STEPS)
-    reward_mean, reward_scale = _mean_and_scale(batch.reward, batch.is_valid)
-    value_mean, value_scale = _mean_and_scale(batch.value, batch.is_valid)
+    reward_mean, reward_scale = 0.0, 1.0
+    value_mean, value_scale = 0.0, 1.0
+    if options.normalises:
+        reward_mean, reward_scale = _mean_and_scale(batch.reward, batch.is_valid)
+        value_mean, value_scale = _mean_and_scale(batch.value, batch.is_valid)
     for b in range(batch.reward.shape[0]):
         for t in range(steps):
             tile, lane = _tile_and_lane(b, t, quads)
@@ -111,7 +114,7 @@ def put_signals(batch, shows_zero, tape):
             if batch.is_valid[b, t]:
                 if not batch.terminated[b, t]:
                     next_value = (batch.next_value[b, t] - value_mean) * value_scale
-                elif shows_zero:
+                elif options.shows_zero:
                     next_value = -value_mean * value_scale
                 else:
                     next_value = 0.0
@@ -120,8 +123,8 @@ def put_signals(batch, shows_zero, tape):
                 row[TIME * TILE + lane] = t / steps
                 row[NEXT_VALUE * TILE + lane] = next_value
                 row[VALUE * TILE + lane] = (batch.value[b, t] - value_mean) * value_scale
-            else:
-                for i in range(4):
+            for i in range(4):
+                if not (batch.is_valid[b, t] and options.shown[i]):
                     row[i * TILE + lane] = 0
 
 

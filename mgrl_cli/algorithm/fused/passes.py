@@ -210,7 +210,7 @@ def compile_passes(source: str) -> Passes:
         _ = source
         put_pairs(batch.action, REPLAYED, tape.pairs)
         put_pairs(batch.policy_action, CHOSEN, tape.pairs)
-        put_signals(batch, options.shows_zero, tape)
+        put_signals(batch, options, tape)
         put_is_read(batch.is_valid, options.padding_first, tape.is_read)
         action_forward(params, tape)
         signal_forward(params, tape)

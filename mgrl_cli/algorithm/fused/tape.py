@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mgrl_cli.algorithm.fused.memory import BufferPool, aligned_zeros
-from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
+from mgrl_cli.algorithm.objective_network import SIGNAL_INPUTS, ObjectiveNetwork, ObjectiveShape
 
 _Array = npt.NDArray[Any]
 
@@ -106,7 +106,11 @@ class Options(NamedTuple):
 
     bound: float
     shows_zero: bool
+    """Whether a terminal step shows a next value of zero, not the batch mean."""
     padding_first: bool
+    normalises: bool
+    shown: tuple[bool, ...]
+    """For every input of the signal network."""
 
 
 @final
@@ -123,7 +127,13 @@ class Tape:
             shape: of the objective.
             key: windows, steps, action dimensions and dtype of the batch.
         """
-        self.options = Options(shape.bound, shape.terminal_value == "zero", shape.padding_first)
+        self.options = Options(
+            bound=shape.bound,
+            shows_zero=shape.terminal_value == "zero",
+            padding_first=shape.padding_first,
+            normalises=shape.normalise,
+            shown=tuple(shape.shows(name) for name in SIGNAL_INPUTS),
+        )
         self.key = key
         self.buffers = _pool.borrow(key)
 

@@ -1,0 +1,127 @@
+"""Learning curves of stable-baselines3's TD3, evaluated as the agents of mgrl are.
+
+    python -m benchmarks.peer_curves --env hopper --seeds 3 --steps 100000 --out peer-hopper
+
+The other half of the comparison is `mgrl baseline td3` with the same environment, steps and
+settings. TD3's settings are those of its authors' code (256-256, batches of 256, learning rate
+3e-4), the loop is the library's own: one update per env step, none in the random phase. Evaluation
+takes the episodes that `mgrl baseline` takes, seeds included. One CSV per seed, columns as those of
+a run's learning curves; a seed whose file is there is not trained again.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import TD3
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import NormalActionNoise
+
+from envs.registry import ALIASES, make
+from mgrl_cli.agents.episodes import play_noise_free
+from mgrl_cli.agents.streams import Streams, draw_seed
+
+RULE = "td3 (stable-baselines3)"
+EVALUATION_EPISODES = 10
+COLUMNS = ("rule", "environment", "seed", "env_steps", "evaluation_return", "training_return")
+
+
+@final
+class Evaluations(BaseCallback):
+    """Noise-free episodes at every multiple of an interval, on an environment of their own."""
+
+    def __init__(self, env: str, seed: int, interval: int) -> None:
+        super().__init__()
+        self.rows: list[tuple[object, ...]] = []
+        self._name = env
+        self._environment = make(env, {}, {})
+        self._seed = seed
+        self._interval = interval
+        self._stream = Streams(0, seed).evaluation
+        self._returns: list[float] = []
+        self._return = 0.0
+
+    def _on_step(self) -> bool:
+        self._return += float(self.locals["rewards"][0])
+        if self.locals["dones"][0]:
+            self._returns.append(self._return)
+            self._return = 0.0
+        if self.num_timesteps % self._interval == 0:
+            self._evaluate()
+        return True
+
+    def _evaluate(self) -> None:
+        seeds = [draw_seed(self._stream) for _ in range(EVALUATION_EPISODES)]
+        returns = [
+            play_noise_free(self._environment, self._act, seed, lambda: None) for seed in seeds
+        ]
+        training = float(np.mean(self._returns)) if self._returns else ""
+        self._returns.clear()
+        score = float(np.mean(returns))
+        self.rows.append((RULE, self._name, self._seed, self.num_timesteps, score, training))
+        print(*self.rows[-1], file=sys.stderr, flush=True)
+
+    def _act(self, obs: np.ndarray) -> np.ndarray:
+        policy = self.model.policy
+        action, _ = policy.predict(obs, deterministic=True)
+        return policy.scale_action(action).astype(np.float32)
+
+
+def train(env: str, seed: int, options: argparse.Namespace) -> list[tuple[object, ...]]:
+    """Train one agent and return its evaluations."""
+    environment = gymnasium.make(ALIASES.get(env, env))
+    noise = np.zeros(environment.action_space.shape or ())
+    settings: dict[str, Any] = {
+        "learning_rate": 3e-4,
+        "batch_size": 256,
+        "train_freq": 1,
+        "gradient_steps": 1,
+        "policy_kwargs": {"net_arch": [256, 256]},
+    }
+    model = TD3(
+        "MlpPolicy",
+        environment,
+        learning_starts=options.random_steps,
+        buffer_size=min(1_000_000, options.steps),
+        action_noise=NormalActionNoise(noise, noise + 0.1),
+        seed=seed,
+        device="cpu",
+        **settings,
+    )
+    evaluations = Evaluations(env, seed, options.interval)
+    model.learn(options.steps, callback=evaluations)
+    return evaluations.rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train every seed whose file is not there yet."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peer_curves", description=__doc__)
+    parser.add_argument("--env", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--random-steps", type=int, default=10_000)
+    parser.add_argument("--interval", type=int, default=5000, help="env steps between evaluations")
+    parser.add_argument("--out", type=Path, required=True, help="directory")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for seed in range(options.seeds):
+        path = options.out / f"seed-{seed}.csv"
+        if path.exists():
+            continue
+        rows = train(options.env, seed, options)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Several runs planned, executed and judged together: matrices and tests along a meta-training."""
