@@ -1,18 +1,20 @@
 """Learning curves of stable-baselines3's TD3, evaluated as the agents of mgrl are.
 
-    python -m benchmarks.peer_curves --env hopper --seeds 3 --steps 100000 --out peer-hopper
+    python -m benchmarks.peer_curves --env hopper --steps 100000 --out peer --against runs/td3
 
-The other half of the comparison is `mgrl baseline td3` with the same environment, steps and
-settings. TD3's settings are those of its authors' code (256-256, batches of 256, learning rate
-3e-4), the loop is the library's own: one update per env step, none in the random phase. Evaluation
-takes the episodes that `mgrl baseline` takes, seeds included. One CSV per seed, columns as those of
-a run's learning curves; a seed whose file is there is not trained again.
+The other half of the comparison is a run of `mgrl baseline td3` with the same environment, steps
+and settings; `--against` draws both and prints the ratio of their mean areas under the curve, over
+the env steps that all curves cover. TD3's settings are those of its authors' code (256-256, batches
+of 256, learning rate 3e-4), the loop is the library's own: one update per env step, none in the
+random phase. Evaluation takes the episodes that `mgrl baseline` takes, seeds included. One CSV per
+seed; a seed whose file is there is not trained again.
 """
 
 import argparse
 import csv
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, final
 
@@ -26,10 +28,14 @@ from stable_baselines3.common.noise import NormalActionNoise
 from envs.registry import ALIASES, make
 from mgrl_cli.agents.episodes import play_noise_free
 from mgrl_cli.agents.streams import Streams, draw_seed
+from mgrl_cli.plots.curves import plot_learning_curves
+from mgrl_cli.run_dir.layout import RunDirectory
+from mgrl_cli.run_dir.metrics import EvaluationRow, read_evaluations
+from mgrl_cli.statistics import Estimate, area_under_curve, ratio_of_means
 
 RULE = "td3 (stable-baselines3)"
 EVALUATION_EPISODES = 10
-COLUMNS = ("rule", "environment", "seed", "env_steps", "evaluation_return", "training_return")
+RESAMPLES = 10_000
 
 
 @final
@@ -38,7 +44,7 @@ class Evaluations(BaseCallback):
 
     def __init__(self, env: str, seed: int, interval: int) -> None:
         super().__init__()
-        self.rows: list[tuple[object, ...]] = []
+        self.rows: list[EvaluationRow] = []
         self._name = env
         self._environment = make(env, {}, {})
         self._seed = seed
@@ -61,11 +67,17 @@ class Evaluations(BaseCallback):
         returns = [
             play_noise_free(self._environment, self._act, seed, lambda: None) for seed in seeds
         ]
-        training = float(np.mean(self._returns)) if self._returns else ""
+        row = EvaluationRow(
+            rule=RULE,
+            environment=self._name,
+            seed=self._seed,
+            env_steps=self.num_timesteps,
+            evaluation_return=float(np.mean(returns)),
+            training_return=float(np.mean(self._returns)) if self._returns else float("nan"),
+        )
         self._returns.clear()
-        score = float(np.mean(returns))
-        self.rows.append((RULE, self._name, self._seed, self.num_timesteps, score, training))
-        print(*self.rows[-1], file=sys.stderr, flush=True)
+        self.rows.append(row)
+        print(row, file=sys.stderr, flush=True)
 
     def _act(self, obs: np.ndarray) -> np.ndarray:
         policy = self.model.policy
@@ -73,7 +85,7 @@ class Evaluations(BaseCallback):
         return policy.scale_action(action).astype(np.float32)
 
 
-def train(env: str, seed: int, options: argparse.Namespace) -> list[tuple[object, ...]]:
+def train(env: str, seed: int, options: argparse.Namespace) -> list[EvaluationRow]:
     """Train one agent and return its evaluations."""
     environment = gymnasium.make(ALIASES.get(env, env))
     noise = np.zeros(environment.action_space.shape or ())
@@ -99,6 +111,54 @@ def train(env: str, seed: int, options: argparse.Namespace) -> list[tuple[object
     return evaluations.rows
 
 
+def read(path: Path) -> list[EvaluationRow]:
+    """Return the rows of one seed."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            EvaluationRow(
+                rule=row["rule"],
+                environment=row["environment"],
+                seed=int(row["seed"]),
+                env_steps=int(row["env_steps"]),
+                evaluation_return=float(row["evaluation_return"]),
+                training_return=float(row["training_return"] or "nan"),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def write(rows: Sequence[EvaluationRow], path: Path) -> None:
+    """Write the rows of one seed."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(EvaluationRow))
+        writer.writerows(map(astuple, rows))
+
+
+def areas(rows: Sequence[EvaluationRow], start: int, end: int) -> np.ndarray:
+    """Return every seed's area under its curve between two env steps, linear in between."""
+    grid = np.linspace(start, end, 501)
+    curves: list[np.ndarray] = []
+    for seed in sorted({row.seed for row in rows}):
+        own = [row for row in rows if row.seed == seed]
+        steps = [row.env_steps for row in own]
+        curves.append(np.interp(grid, steps, [row.evaluation_return for row in own]))
+    return area_under_curve(grid, np.stack(curves))
+
+
+def ratio(ours: Sequence[EvaluationRow], peers: Sequence[EvaluationRow]) -> Estimate:
+    """Return the ratio of mean areas under the curve, over the env steps that all curves cover."""
+    curves = [
+        [row.env_steps for row in rows if row.seed == seed]
+        for rows in (ours, peers)
+        for seed in {row.seed for row in rows}
+    ]
+    span = max(min(steps) for steps in curves), min(max(steps) for steps in curves)
+    return ratio_of_means(
+        areas(ours, *span), areas(peers, *span), np.random.default_rng(0), RESAMPLES
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train every seed whose file is not there yet."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peer_curves", description=__doc__)
@@ -108,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--random-steps", type=int, default=10_000)
     parser.add_argument("--interval", type=int, default=5000, help="env steps between evaluations")
     parser.add_argument("--out", type=Path, required=True, help="directory")
+    parser.add_argument("--against", type=Path, help="run of mgrl to compare with")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -115,11 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = options.out / f"seed-{seed}.csv"
         if path.exists():
             continue
-        rows = train(options.env, seed, options)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(rows)
+        write(train(options.env, seed, options), path)
+    if options.against is not None:
+        peers = [row for path in sorted(options.out.glob("seed-*.csv")) for row in read(path)]
+        ours = read_evaluations(RunDirectory(options.against))
+        title = f"td3 on {options.env}"
+        plot_learning_curves([*ours, *peers], options.out / "curves.png", title=title)
+        print("ours / stable-baselines3:", ratio(ours, peers))
     return 0
 
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from benchmarks.end_to_end import DrivenAgent, meet_in, new_exchange, population
 from benchmarks.measure import Effort, Result, cores, median_and_quartiles, one_thread
+from mgrl_cli.lifeline import Lifeline, begin
 from mgrl_cli.runtime.exchange import Exchange
-from mgrl_cli.runtime.lifeline import Lifeline, begin
 from mgrl_cli.runtime.worker import prepared_torch
 
 CORES = 2

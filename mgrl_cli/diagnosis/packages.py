@@ -70,6 +70,11 @@ REQUIRED = (
 
 EXTRAS = (
     Extra(
+        "baselines",
+        (Package("stable-baselines3", ("stable_baselines3",), "2.9"),),
+        "the rule ppo",
+    ),
+    Extra(
         "box2d",
         (Package("Box2D", ("Box2D",), "2.3.10"), Package("pygame-ce", ("pygame",), "2.1.3")),
         "the environment lunar",

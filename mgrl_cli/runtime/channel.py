@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 
 from envs.errors import EnvironmentFailure, EnvironmentSetupError
 from mgrl_cli.errors import MgrlError, UsageError, WorkerError
-from mgrl_cli.runtime.lifeline import Lifeline, begin
+from mgrl_cli.lifeline import Lifeline, begin
 from mgrl_cli.runtime.messages import Order, Report, WorkerFailure
 from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepared_torch
 

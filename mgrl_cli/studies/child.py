@@ -3,22 +3,17 @@
 Knows processes and signals; knows nothing of runs.
 """
 
-import ctypes
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
 from mgrl_cli.errors import StorageError
+from mgrl_cli.lifeline import die_with
 from mgrl_cli.run_dir.atomic import explain_os_error
 
-_PR_SET_PDEATHSIG = 1
 _LOG_END_BYTES = 65_536
-# Loaded here: between fork and exec nothing may be imported, loaded or looked up.
-_LIBC = ctypes.CDLL(None)
 
 
 @final
@@ -51,7 +46,7 @@ class Child:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     process_group=0,
-                    preexec_fn=lambda: _die_with(parent_pid),
+                    preexec_fn=lambda: die_with(parent_pid),
                 )
         except OSError as error:
             raise StorageError(explain_os_error(error, f"start a run, log '{log}'")) from error
@@ -80,14 +75,3 @@ class Child:
         except OSError:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux).
-
-    Elsewhere a run that lost its study goes on to its end.
-    """
-    if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # the parent died before the request was in place
-        os._exit(1)

@@ -564,7 +564,7 @@ SETTINGS = [
     ("supervision.max_failed_episodes", "0", "greater than or equal to 1"),
     ("supervision.max_skipped_updates", "{}", "valid integer"),
     ("rules", "[]", "at least 1 item"),
-    ("rules", '["learned", "exec"]', "'learned', 'ddpg', 'reinforce' or 'untrained'"),
+    ("rules", '["learned", "exec"]', "'learned', 'ddpg', 'td3', 'reinforce', "),
     ("envs", "3", "valid list"),
     ("envs", '[{id = "pendulum", agents = -1}]', "greater than or equal to 0"),
     ("envs", '[{id = "pendulum", module = "os"}]', "unknown key"),

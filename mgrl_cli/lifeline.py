@@ -1,7 +1,8 @@
-"""The tie of a worker to its coordinator, in place before the worker has loaded anything.
+"""The tie of a process to the one that made it, in place before it has loaded anything.
 
-A new process spends seconds on imports. Whoever kills the coordinator in that time must not leave
-processes behind, so this module imports nothing that takes time, and knows nothing of workers.
+A new process spends seconds on imports. Whoever kills its maker in that time must not leave
+processes behind, so this module imports nothing that takes time, and knows nothing of what the
+processes are for.
 """
 
 import ctypes
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from typing import final
 
 _PR_SET_PDEATHSIG = 1
+# Loaded here: between fork and exec nothing may be imported, loaded or looked up.
+_LIBC = ctypes.CDLL(None)
 
 
 @final
@@ -27,7 +30,7 @@ class Lifeline:
 
     def __reduce__(self) -> tuple[Callable[[int], object], tuple[int]]:
         """Have the tie made wherever this object arrives."""
-        return _die_with, (self._parent_pid,)
+        return die_with, (self._parent_pid,)
 
 
 def begin(_lifeline: object, body: Callable[..., None], *arguments: object) -> None:
@@ -35,12 +38,13 @@ def begin(_lifeline: object, body: Callable[..., None], *arguments: object) -> N
     body(*arguments)
 
 
-def _die_with(parent_pid: int) -> None:
+def die_with(parent_pid: int) -> None:
     """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux).
 
-    Elsewhere a worker notices at its next round report, when the pipe is closed.
+    The parent is the thread that made it. Elsewhere a worker notices at its next round report, when
+    the pipe is closed, and a run that lost its study goes on to its end.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:  # the parent died before the request was in place
         os._exit(1)
