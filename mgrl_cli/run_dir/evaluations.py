@@ -4,8 +4,6 @@ Tables of several runs can be joined line by line and rebuilt from the lines alo
 rule, objective, environment and versions it came from. Knows nothing of scores, tables or figures.
 """
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,9 +11,13 @@ from pathlib import Path
 from typing import final
 
 from envs.registry import ALIASES
-from mgrl_cli.errors import FileError
 from mgrl_cli.objective_file import LearnedObjective
-from mgrl_cli.run_dir.atomic import write_atomically
+from mgrl_cli.run_dir.csv_table import (
+    parse_count,
+    parse_figure,
+    read_csv_table,
+    write_csv_table,
+)
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.metrics import EvaluationRow, read_evaluations
 from mgrl_cli.run_dir.settings import read_settings, read_versions
@@ -27,8 +29,6 @@ VERSIONS = (
 """What the last columns give the versions of, as the run's settings recorded them at its start."""
 
 _OBJECTIVE_RULE = "learned"
-_LARGEST_FIGURE = 1e100
-"""As in `metrics`: no run measures more."""
 
 
 @final
@@ -117,11 +117,7 @@ def write_evaluations(evaluations: Iterable[Evaluation], path: Path) -> None:
     Raises:
         StorageError: the operating system refused; what was there before stays.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(evaluation_cells(evaluation) for evaluation in evaluations)
-    write_atomically(path, text.getvalue().encode())
+    write_csv_table(COLUMNS, map(evaluation_cells, evaluations), path)
 
 
 def read_evaluation_table(path: Path) -> list[Evaluation]:
@@ -130,23 +126,7 @@ def read_evaluation_table(path: Path) -> list[Evaluation]:
     Raises:
         FileError: no such file, or one that is not such a table; names the line.
     """
-    try:
-        text = path.read_bytes().decode()
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot read '{path}': {error}; give an evaluations.csv") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        if tuple(header) != COLUMNS:
-            raise FileError(
-                f"'{path}' has the columns {','.join(header)!r:.80}, expected those of an "
-                "evaluations.csv of this version; write it anew with mgrl resume RUN"
-            )
-        return [parse_evaluation(cells, f"'{path}', line {reader.line_num}") for cells in reader]
-    except csv.Error as error:
-        raise FileError(
-            f"'{path}', line {reader.line_num}: {error}, expected CSV; restore it from a copy"
-        ) from error
+    return read_csv_table(path, COLUMNS, parse_evaluation, "write it anew with mgrl resume RUN")
 
 
 def evaluation_cells(evaluation: Evaluation) -> list[object]:
@@ -164,13 +144,16 @@ def parse_evaluation(cells: Sequence[str], where: str) -> Evaluation:
         where: the line, for messages.
 
     Raises:
-        FileError: too few or too many cells, or figures that are none.
+        FileError: figures that are none.
     """
-    if len(cells) != len(COLUMNS):
-        raise FileError(
-            f"{where}: got {len(cells)} cells, expected {len(COLUMNS)}; the table is damaged"
-        )
     cell = dict(zip(COLUMNS, cells, strict=True))
+
+    def count(name: str) -> int:
+        return parse_count(cell[name], f"{where}, {name}")
+
+    def figure(name: str) -> float:
+        return parse_figure(cell[name], f"{where}, {name}")
+
     return Evaluation(
         run=cell["run"],
         rule=cell["rule"],
@@ -178,34 +161,13 @@ def parse_evaluation(cells: Sequence[str], where: str) -> Evaluation:
         objective_environments=cell["objective_environments"],
         environment=cell["environment"],
         environment_id=cell["environment_id"],
-        seed=_count(cell["seed"], f"{where}, seed"),
-        env_steps=_count(cell["env_steps"], f"{where}, env_steps"),
-        evaluation_return=_figure(cell["evaluation_return"], f"{where}, evaluation_return"),
-        evaluation_episodes=_count(cell["evaluation_episodes"], f"{where}, evaluation_episodes"),
-        training_return=(
-            _figure(cell["training_return"], f"{where}, training_return")
-            if cell["training_return"]
-            else math.nan
-        ),
+        seed=count("seed"),
+        env_steps=count("env_steps"),
+        evaluation_return=figure("evaluation_return"),
+        evaluation_episodes=count("evaluation_episodes"),
+        training_return=figure("training_return") if cell["training_return"] else math.nan,
         versions={name: cell[name] for name in VERSIONS},
     )
-
-
-def _count(text: str, where: str) -> int:
-    # Not int(): it would take "1_000", " 7 " and digits of other scripts.
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(2**63))):
-        raise FileError(f"{where}: got {text!r:.40}, expected a whole number; the table is damaged")
-    return int(text)
-
-
-def _figure(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if not abs(value) <= _LARGEST_FIGURE:  # nor for NaN
-        raise FileError(f"{where}: got {text!r:.40}, expected a number; the table is damaged")
-    return value
 
 
 def _plain(text: str) -> str:

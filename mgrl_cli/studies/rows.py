@@ -4,16 +4,18 @@ Each line is a line of the test's own `evaluations.csv` behind what the study kn
 nothing of how the tests were made.
 """
 
-import csv
-import io
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from mgrl_cli.errors import FileError
-from mgrl_cli.run_dir.atomic import write_atomically
+from mgrl_cli.run_dir.csv_table import (
+    parse_count,
+    parse_figure,
+    read_csv_table,
+    write_csv_table,
+)
 from mgrl_cli.run_dir.evaluations import (
     COLUMNS,
     Evaluation,
@@ -25,6 +27,7 @@ from mgrl_cli.run_dir.layout import RunDirectory, is_run_directory
 from mgrl_cli.studies.plan import Cell
 
 _OWN_COLUMNS = ("row", "training", "meta_seed", "train_env_steps", "seen", "stuck_below")
+_ALL_COLUMNS = (*_OWN_COLUMNS, *COLUMNS)
 _SEEN = {"yes": True, "no": False}
 
 
@@ -86,17 +89,7 @@ def write_rows(rows: Iterable[StudyRow], path: Path) -> None:
     Raises:
         StorageError: the operating system refused; what was there before stays.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_OWN_COLUMNS, *COLUMNS])
-    for row in rows:
-        own = (
-            *(row.row, row.training, "" if row.meta_seed is None else row.meta_seed),
-            *(row.train_env_steps, "yes" if row.is_seen else "no"),
-            "" if row.stuck_below is None else row.stuck_below,
-        )
-        writer.writerow([*own, *evaluation_cells(row.evaluation)])
-    write_atomically(path, text.getvalue().encode())
+    write_csv_table(_ALL_COLUMNS, map(_cells, rows), path)
 
 
 def read_rows(path: Path) -> list[StudyRow]:
@@ -105,56 +98,28 @@ def read_rows(path: Path) -> list[StudyRow]:
     Raises:
         FileError: no such file, or one that is not such a table; names the line.
     """
-    try:
-        text = path.read_bytes().decode()
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot read '{path}': {error}; give a rows.csv of a study") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    expected = [*_OWN_COLUMNS, *COLUMNS]
-    try:
-        header = next(reader, [])
-        if header != expected:
-            raise FileError(
-                f"'{path}' has the columns {','.join(header)!r:.80}, expected those of a study's "
-                "rows.csv of this version; write it anew by continuing the study"
-            )
-        return [_row(cells, len(expected), f"'{path}', line {reader.line_num}") for cells in reader]
-    except csv.Error as error:
-        raise FileError(
-            f"'{path}', line {reader.line_num}: {error}, expected CSV; restore it from a copy"
-        ) from error
+    return read_csv_table(path, _ALL_COLUMNS, _row, "write it anew by continuing the study")
 
 
-def _row(cells: Sequence[str], expected: int, where: str) -> StudyRow:
-    if len(cells) != expected:
-        raise FileError(
-            f"{where}: got {len(cells)} cells, expected {expected}; the table is damaged"
-        )
+def _cells(row: StudyRow) -> list[object]:
+    own = (
+        *(row.row, row.training, "" if row.meta_seed is None else row.meta_seed),
+        *(row.train_env_steps, "yes" if row.is_seen else "no"),
+        "" if row.stuck_below is None else row.stuck_below,
+    )
+    return [*own, *evaluation_cells(row.evaluation)]
+
+
+def _row(cells: Sequence[str], where: str) -> StudyRow:
     own = dict(zip(_OWN_COLUMNS, cells[: len(_OWN_COLUMNS)], strict=True))
     if own["seen"] not in _SEEN:
         raise FileError(f"{where}, seen: got {own['seen']!r:.40}, expected yes or no")
     return StudyRow(
         row=own["row"],
         training=own["training"],
-        meta_seed=_count(own["meta_seed"], where) if own["meta_seed"] else None,
-        train_env_steps=_count(own["train_env_steps"], where),
+        meta_seed=parse_count(own["meta_seed"], where) if own["meta_seed"] else None,
+        train_env_steps=parse_count(own["train_env_steps"], where),
         is_seen=_SEEN[own["seen"]],
-        stuck_below=_figure(own["stuck_below"], where) if own["stuck_below"] else None,
+        stuck_below=parse_figure(own["stuck_below"], where) if own["stuck_below"] else None,
         evaluation=parse_evaluation(cells[len(_OWN_COLUMNS) :], where),
     )
-
-
-def _count(text: str, where: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(2**63))):
-        raise FileError(f"{where}: got {text!r:.40}, expected a whole number; the table is damaged")
-    return int(text)
-
-
-def _figure(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise FileError(f"{where}: got {text!r:.40}, expected a number; the table is damaged")
-    return value

@@ -6,11 +6,9 @@ Knows nothing of what the runs are for, of processes or of files.
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Protocol, Self, TextIO, cast, final
+from typing import Protocol, TextIO, cast, final
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +17,7 @@ from mgrl_cli.telemetry import JobSnapshot, StudySnapshot
 from mgrl_cli.ui.columns import bar_text
 from mgrl_cli.ui.event_text import event_text
 from mgrl_cli.ui.guarded_stream import GuardedStream
+from mgrl_cli.ui.live_frame import LiveFrame
 from mgrl_cli.ui.number_text import MISSING, duration_text, percent_text
 from mgrl_cli.ui.progress import can_show_live
 
@@ -60,7 +59,7 @@ def open_study_progress(*, quiet: bool, console: Console) -> Generator[StudyProg
         if quiet:
             yield _Silence()
         elif can_show_live(console):
-            yield stack.enter_context(LiveStudy(console))
+            yield stack.enter_context(LiveFrame(console, render_study))
         else:
             yield PlainStudy(cast("TextIO", console.file))
 
@@ -113,49 +112,6 @@ def job_line(job: JobSnapshot, snapshot: StudySnapshot) -> str:
         f"({percent_text(snapshot.fraction)})  ETA {duration_text(snapshot.eta_s)}"
     )
     return f"{line}  {job.problem}" if job.problem else line
-
-
-@final
-class LiveStudy:
-    """Redraws a study in place; the last frame, then with every run, stays on the screen."""
-
-    def __init__(self, console: Console) -> None:
-        """Prepare a view on `console`, an interactive terminal. Nothing is drawn yet."""
-        self._console = console
-        self._file = cast("TextIO", console.file)
-        self._live = Live(
-            console=console, auto_refresh=False, redirect_stdout=False, vertical_overflow="crop"
-        )
-        self._last: StudySnapshot | None = None
-
-    def __enter__(self) -> Self:
-        """Hide the cursor and take over stderr."""
-        # rich answers a closed pipe by ending the process; the guard never lets it see one.
-        self._console.file = cast("TextIO", GuardedStream(self._file))
-        self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Draw the last frame and give the terminal back."""
-        try:
-            if self._last is not None:
-                width = self._console.size.width
-                self._live.update(render_study(self._last, width=width, height=None))
-        finally:
-            self._live.stop()
-            self._console.file = self._file
-
-    def update(self, snapshot: StudySnapshot) -> None:
-        """Draw `snapshot` in place of the frame before, at the terminal's present size."""
-        self._last = snapshot
-        size = self._console.size
-        frame = render_study(snapshot, width=size.width, height=size.height)
-        self._live.update(frame, refresh=True)
 
 
 def render_study(snapshot: StudySnapshot, *, width: int, height: int | None) -> RenderableType:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from rich.console import Console
 
 from mgrl_cli.telemetry import JobSnapshot, StudySnapshot
-from mgrl_cli.ui.study import LiveStudy, PlainStudy, render_study
+from mgrl_cli.ui.live_frame import LiveFrame
+from mgrl_cli.ui.study import PlainStudy, render_study
 from tests.ui.test_live import Terminal, open_console, screen_of, shown_lines
 
 
@@ -85,7 +86,7 @@ def test_hostile_names_stay_on_their_line() -> None:
 
 def test_the_live_table_stays_with_all_runs() -> None:
     terminal = Terminal()
-    with LiveStudy(open_console(terminal, height=12)) as view:
+    with LiveFrame(open_console(terminal, height=12), render_study) as view:
         view.update(STUDY)
         view.update(replace(STUDY, fraction=0.9))
     screen = screen_of(terminal.getvalue())
