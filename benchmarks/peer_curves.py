@@ -4,16 +4,18 @@
 
 The other half of the comparison is a run of `mgrl baseline td3` with the same environment, steps
 and settings; `--against` draws both and prints the ratio of their mean areas under the curve, over
-the env steps that all curves cover. TD3's settings are those of its authors' code (256-256, batches
+the env steps that all curves cover (`--floor`: above what a random policy gets, where returns have
+no zero of their own). TD3's settings are those of its authors' code (256-256, batches
 of 256, learning rate 3e-4), the loop is the library's own: one update per env step, none in the
 random phase. Evaluation takes the episodes that `mgrl baseline` takes, seeds included. One CSV per
-seed; a seed whose file is there is not trained again.
+seed; a seed whose file is there is not trained again, and a file of another environment, length or
+interval is refused. The files do not tell `--random-steps`: keep it with the directory.
 """
 
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, final
@@ -28,7 +30,9 @@ from stable_baselines3.common.noise import NormalActionNoise
 from envs.registry import ALIASES, make
 from mgrl_cli.agents.episodes import play_noise_free
 from mgrl_cli.agents.streams import Streams, draw_seed
+from mgrl_cli.errors import UsageError
 from mgrl_cli.plots.curves import plot_learning_curves
+from mgrl_cli.run_dir.csv_table import write_csv_table
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.metrics import EvaluationRow, read_evaluations
 from mgrl_cli.statistics import Estimate, area_under_curve, ratio_of_means
@@ -112,27 +116,65 @@ def train(env: str, seed: int, options: argparse.Namespace) -> list[EvaluationRo
 
 
 def read(path: Path) -> list[EvaluationRow]:
-    """Return the rows of one seed."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            EvaluationRow(
-                rule=row["rule"],
-                environment=row["environment"],
-                seed=int(row["seed"]),
-                env_steps=int(row["env_steps"]),
-                evaluation_return=float(row["evaluation_return"]),
-                training_return=float(row["training_return"] or "nan"),
-            )
-            for row in csv.DictReader(file)
-        ]
+    """Return the rows of one seed.
+
+    Raises:
+        UsageError: the file is no such table, or only half of one.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                EvaluationRow(
+                    rule=row["rule"],
+                    environment=row["environment"],
+                    seed=int(row["seed"]),
+                    env_steps=int(row["env_steps"]),
+                    evaluation_return=float(row["evaluation_return"]),
+                    training_return=float(row["training_return"] or "nan"),
+                )
+                for row in csv.DictReader(file)
+            ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"'{path}' is no table of one seed: {error}; remove it") from error
 
 
 def write(rows: Sequence[EvaluationRow], path: Path) -> None:
-    """Write the rows of one seed."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(EvaluationRow))
-        writer.writerows(map(astuple, rows))
+    """Write the rows of one seed, whole or not at all: a file that is there counts as trained."""
+    write_csv_table([field.name for field in fields(EvaluationRow)], map(astuple, rows), path)
+
+
+def check(
+    rows: Sequence[EvaluationRow], path: Path, seed: int, options: argparse.Namespace
+) -> None:
+    """Refuse rows that are not what training this seed with these options gives.
+
+    Raises:
+        UsageError: another rule, environment, seed, number of env steps or interval.
+    """
+    found = [(row.rule, row.environment, row.seed, row.env_steps) for row in rows]
+    steps = range(options.interval, options.steps + 1, options.interval)
+    if found != [(RULE, options.env, seed, it) for it in steps]:
+        raise UsageError(
+            f"'{path}' is not of --env {options.env} --steps {options.steps} --interval "
+            f"{options.interval} and seed {seed}; give another --out, or remove it"
+        )
+
+
+def rows_of_td3(rows: Iterable[EvaluationRow], env: str, source: Path) -> list[EvaluationRow]:
+    """Return those rows of a run that may be compared.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = [
+        row
+        for row in rows
+        if row.rule == "td3"
+        and ALIASES.get(row.environment, row.environment) == ALIASES.get(env, env)
+    ]
+    if not found:
+        raise UsageError(f"run '{source}' has no evaluation of td3 on {env}; give --against one")
+    return found
 
 
 def areas(rows: Sequence[EvaluationRow], start: int, end: int) -> np.ndarray:
@@ -146,8 +188,19 @@ def areas(rows: Sequence[EvaluationRow], start: int, end: int) -> np.ndarray:
     return area_under_curve(grid, np.stack(curves))
 
 
-def ratio(ours: Sequence[EvaluationRow], peers: Sequence[EvaluationRow]) -> Estimate:
-    """Return the ratio of mean areas under the curve, over the env steps that all curves cover."""
+def ratio(
+    ours: Sequence[EvaluationRow], peers: Sequence[EvaluationRow], floor: float = 0.0
+) -> Estimate:
+    """Return the ratio of mean areas under the curve, over the env steps that all curves cover.
+
+    Args:
+        ours: of mgrl.
+        peers: of the other implementation.
+        floor: return that counts as nothing, such as a random policy's: subtracted from both.
+
+    Raises:
+        UsageError: the peers' mean, or that of a resample, does not lie above `floor`.
+    """
     curves = [
         [row.env_steps for row in rows if row.seed == seed]
         for rows in (ours, peers)
@@ -155,7 +208,10 @@ def ratio(ours: Sequence[EvaluationRow], peers: Sequence[EvaluationRow]) -> Esti
     ]
     span = max(min(steps) for steps in curves), min(max(steps) for steps in curves)
     return ratio_of_means(
-        areas(ours, *span), areas(peers, *span), np.random.default_rng(0), RESAMPLES
+        areas(ours, *span) - floor,
+        areas(peers, *span) - floor,
+        np.random.default_rng(0),
+        RESAMPLES,
     )
 
 
@@ -169,21 +225,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--interval", type=int, default=5000, help="env steps between evaluations")
     parser.add_argument("--out", type=Path, required=True, help="directory")
     parser.add_argument("--against", type=Path, help="run of mgrl to compare with")
+    parser.add_argument("--floor", type=float, default=0.0, help="return of a random policy [0]")
     options = parser.parse_args(arguments)
+    try:
+        compare(options)
+    except UsageError as error:
+        parser.error(str(error))
+    return 0
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Train what is missing, then compare where a run is given.
+
+    Raises:
+        UsageError: what is there is of something else.
+    """
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    for seed in range(options.seeds):
-        path = options.out / f"seed-{seed}.csv"
+    paths = {seed: options.out / f"seed-{seed}.csv" for seed in range(options.seeds)}
+    for seed, path in paths.items():
         if path.exists():
-            continue
-        write(train(options.env, seed, options), path)
+            check(read(path), path, seed, options)
+    for seed, path in paths.items():
+        if not path.exists():
+            write(train(options.env, seed, options), path)
     if options.against is not None:
-        peers = [row for path in sorted(options.out.glob("seed-*.csv")) for row in read(path)]
-        ours = read_evaluations(RunDirectory(options.against))
+        peers = [row for path in paths.values() for row in read(path)]
+        ours = rows_of_td3(
+            read_evaluations(RunDirectory(options.against)), options.env, options.against
+        )
         title = f"td3 on {options.env}"
         plot_learning_curves([*ours, *peers], options.out / "curves.png", title=title)
-        print("ours / stable-baselines3:", ratio(ours, peers))
-    return 0
+        print("ours / stable-baselines3:", ratio(ours, peers, options.floor))
 
 
 if __name__ == "__main__":

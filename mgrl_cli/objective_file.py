@@ -34,7 +34,9 @@ from mgrl_cli.run_dir.tensor_file import (
     tensor_file_bytes,
 )
 
-FORMAT_VERSION = 1
+_WHOLE, _ABLATED = 1, 2
+"""Format versions: of objectives that read everything and normalise, and of all others. Whoever
+knows the first one only would show the others what they were trained without."""
 INPUTS = ("action", "policy_action", *SIGNAL_INPUTS)
 """Everything that an objective may read, in the order of files."""
 _WHAT = "objective file"
@@ -48,7 +50,8 @@ class ObjectiveMetadata(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["mgrl-objective"] = "mgrl-objective"
-    version: int = FORMAT_VERSION
+    version: int = _WHOLE
+    """Of the format; written by `to_bytes`, checked by `load`."""
     inputs: tuple[str, ...] = INPUTS
     """What it reads, in this order; an ablated objective lacks some of `OptionalInput`."""
     width: Annotated[int, Field(ge=2, le=1024, multiple_of=2)] = 32
@@ -178,7 +181,13 @@ class LearnedObjective:
     def to_bytes(self) -> bytes:
         """Return the file's content; the same objective gives the same bytes."""
         tensors = self.network.layout.views(self.params.detach().cpu())
-        metadata = self.metadata.model_copy(update={"sha256": _tensors_digest(tensors)})
+        is_whole = self.network.shape.without == () and self.network.shape.normalise
+        metadata = self.metadata.model_copy(
+            update={
+                "version": _WHOLE if is_whole else _ABLATED,
+                "sha256": _tensors_digest(tensors),
+            }
+        )
         document = metadata.model_dump(mode="json")
         document["metadata_sha256"] = _metadata_digest(document)
         return tensor_file_bytes(tensors, document)
@@ -219,10 +228,10 @@ class LearnedObjective:
 
 def _parse_metadata(path: Path, document: Mapping[str, Any]) -> ObjectiveMetadata:
     version = document.get("version")
-    if version != FORMAT_VERSION:
+    if version not in (_WHOLE, _ABLATED):
         raise FileError(
-            f"{_WHAT} '{path}' has format version {version!a:.80}, expected {FORMAT_VERSION}; "
-            "use the mgrl that wrote it"
+            f"{_WHAT} '{path}' has format version {version!a:.80}, expected {_WHOLE} or "
+            f"{_ABLATED}; use the mgrl that wrote it"
         )
     got, expected = document.get("metadata_sha256"), _metadata_digest(document)
     if got != expected:

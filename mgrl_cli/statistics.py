@@ -211,19 +211,17 @@ def area_under_curve(env_steps: ArrayLike, returns: ArrayLike) -> FloatArray:
     return np.trapezoid(curves, steps, axis=-1) / (steps[..., -1] - steps[..., 0])
 
 
-def seed_remark(estimate: Estimate) -> str:
+def seed_remark(estimate: Estimate, unit: str = "seed") -> str:
     """Return what must be said beside an interval so that it is not taken for more, or ""."""
     seeds = estimate.num_seeds
     if seeds == 1:
-        return "from 1 seed: no interval"
+        return f"from 1 {unit}: no interval"
     if estimate.low == estimate.high:
-        return (
-            f"from {seeds} seeds: an interval without width, since all resamples agree, is no proof"
-        )
+        why = "since all resamples agree, is no proof"
+        return f"from {seeds} {unit}s: an interval without width, {why}"
     if seeds < _FEW_SEEDS:
-        return (
-            f"from {seeds} seeds: wide, yet too narrow, since resampling knows only these {seeds}"
-        )
+        why = f"since resampling knows only these {seeds}"
+        return f"from {seeds} {unit}s: wide, yet too narrow, {why}"
     return ""
 
 

@@ -1,9 +1,13 @@
 """What a configuration may hold, and the one line that refuses anything else."""
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from mgrl_cli.config import BASELINES, RULES, RunConfig, validate_config
+from mgrl_cli.algorithm.objective_network import OptionalInput
+from mgrl_cli.algorithm.parameters import Initialisation
+from mgrl_cli.config import BASELINES, RULES, RunConfig, sections, validate_config
 from mgrl_cli.errors import UsageError
 
 SMALLEST = {"kind": "meta-train", "preset": "paper", "steps": 1000, "envs": [{"id": "pendulum"}]}
@@ -25,6 +29,7 @@ def refusal(**settings: object) -> str:
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
+        ("ppo", "rollout_steps", 65_600, "less than or equal to 65536"),
         ("critic", "discount", float("nan"), "less than or equal to 1"),
         ("critic", "discount", 1.001, "less than or equal to 1"),
         ("critic", "polyak", 0, "greater than 0"),
@@ -245,3 +250,9 @@ def test_inputs_left_out_are_told_in_one_order_and_once() -> None:
     names = ["value", "time", "value"]
     assert config(objective={"without": names}).objective.without == ["time", "value"]
     assert "'objective.without.1': " in refusal(objective={"without": ["time", "reward"]})
+
+
+def test_words_that_settings_share_with_networks_are_the_same() -> None:
+    """Copied, because settings are read where torch must not be imported."""
+    assert get_args(sections._Initialisation) == get_args(Initialisation)
+    assert get_args(sections._OptionalInput) == get_args(OptionalInput)

@@ -33,6 +33,7 @@ class Agent(ABC):
         on_step: Callable[[], None],
         *,
         capacity: int,
+        keeps_raw_actions: bool = False,
         exploration_noise: float | None = None,
     ) -> None:
         """Make what all kinds of agents have.
@@ -42,6 +43,7 @@ class Agent(ABC):
             config: settings of the run.
             on_step: called before every env step, as a sign of life.
             capacity: steps that its replay holds at most.
+            keeps_raw_actions: as in `ReplayRing`.
             exploration_noise: as in `ReplayRing`.
 
         Raises:
@@ -56,6 +58,7 @@ class Agent(ABC):
             capacity,
             self.player.obs_size,
             self.player.act_size,
+            keeps_raw_actions=keeps_raw_actions,
             exploration_noise=exploration_noise,
         )
         """What a checkpoint fills again from the log; empty where the kind needs none."""
@@ -77,22 +80,23 @@ class Agent(ABC):
     def _collect(self, objective_version: int) -> None:
         """Play the least that can be played at once, and count it."""
 
-    def restore_tensors(self, tensors: Mapping[str, Tensor], counters: Counters) -> None:
-        """Come to hold these tensors.
+    def restore_tensors(self, tensors: Mapping[str, Tensor], counters: Counters) -> str:
+        """Come to hold these tensors; return why the agent cannot go on from them ("": it can).
 
         Args:
             tensors: they have the names, shapes and types of the agent's own.
             counters: what the agent had done when they were saved.
 
         Raises:
-            ValueError: the agent cannot have come to hold them.
+            ValueError: no agent can have come to hold them.
         """
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
+        return ""
 
     @property
     def objective_share(self) -> float:
-        """P of the annealing: the objective's share in the policy's loss."""
+        """The annealing's p: the objective's share in the policy's loss."""
         return 1.0
 
     @property

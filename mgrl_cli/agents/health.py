@@ -9,6 +9,14 @@ from mgrl_cli.config import SupervisionConfig
 
 DIVERGED = "diverged"
 """How the reason begins where the agent's numbers, not its environment, gave out."""
+_MAX_SKIPPED_EPOCHS = 3
+"""Epochs in a row that may teach nothing."""
+
+
+def patience_per_epoch(limits: SupervisionConfig) -> SupervisionConfig:
+    """Return the limits of agents that learn once per epoch: tens to hundreds of times in a run."""
+    patience = min(limits.max_skipped_updates, _MAX_SKIPPED_EPOCHS)
+    return limits.model_copy(update={"max_skipped_updates": patience})
 
 
 @final
@@ -59,6 +67,10 @@ class Health:
         self.skipped_gradients = 0 if is_finite else self.skipped_gradients + 1
         self._judge(self.skipped_gradients, "meta-gradients", limits)
 
+    def count_divergence(self, what: str) -> None:
+        """Take note that the agent's own numbers gave out, for good."""
+        self.quarantine = f"{DIVERGED}: {what}"
+
     def _judge(self, skipped: int, what: str, limits: SupervisionConfig) -> None:
         if skipped >= limits.max_skipped_updates:
-            self.quarantine = f"{DIVERGED}: {skipped} {what} in a row were not finite"
+            self.count_divergence(f"{skipped} {what} in a row were not finite")

@@ -144,7 +144,7 @@ class Learner:
     def update_policy(
         self, windows: Windows, objective: Objective, objective_share: float
     ) -> PolicyUpdate:
-        """Descend the mean of the objective once, gradient clipped.
+        """Descend the mean of the objective once, gradient clipped where the settings say so.
 
         Args:
             windows: a fresh batch.

@@ -1,7 +1,7 @@
 """The kind of agent that the algorithm is about: a replay, a critic, and an objective's policy.
 
-Every rule whose policy learns from replayed windows is one of these and differs in its objective
-alone: the learned one, -Q, off-policy REINFORCE.
+Every rule whose policy learns from replayed windows is one of these and differs in its objective:
+the learned one, -Q, off-policy REINFORCE. "td3" alone also has settings of its own.
 """
 
 from collections.abc import Callable
@@ -85,7 +85,7 @@ class OffPolicyAgent(Agent):
 
     @property
     def objective_share(self) -> float:
-        """P of the annealing: the objective's share in the policy's loss, 1 in later lives."""
+        """The annealing's p: the objective's share in the policy's loss, 1 in later lives."""
         anneal_steps = self._config.meta.anneal_steps
         is_annealed = self._config.kind == "meta-train" and self.counters.life == 0
         if not is_annealed or anneal_steps == 0:

@@ -1,7 +1,8 @@
 """An agent's hands: its two environments, made anew whenever they fail.
 
-An episode that fails is dropped whole, so nothing of it can enter the replay. Knows nothing of
-learning; who counts failures and loses patience is the agent.
+An episode that fails while it is played here is dropped whole, so nothing of it can enter the
+replay; whoever steps the environment by itself decides that for itself. Knows nothing of learning;
+who counts failures and loses patience is the agent.
 """
 
 from collections.abc import Callable, Sequence

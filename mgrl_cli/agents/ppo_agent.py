@@ -20,6 +20,7 @@ from torch import Tensor
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.counters import Counters
 from mgrl_cli.agents.global_generators import GlobalGenerators
+from mgrl_cli.agents.health import patience_per_epoch
 from mgrl_cli.agents.player_environment import GaveUpError, PlayerEnvironment
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.agents.streams import draw_seed
@@ -38,6 +39,7 @@ class PpoAgent(Agent):
         environment = PlayerEnvironment(
             self.player, lambda: draw_seed(self.streams.environment), self._end_episode
         )
+        self._limits = patience_per_epoch(config.supervision)
         self._generators = GlobalGenerators()
         with self._generators.swapped_in():
             self._model = PPO(
@@ -50,19 +52,22 @@ class PpoAgent(Agent):
         self._model.set_logger(Logger(None, []))  # the library's own makes a directory in /tmp
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """Return the mean of π(s), clipped."""
-        action, _ = self._model.predict(obs, deterministic=True)
+        """Return the mean of π(s), clipped; NaN where the networks overflow."""
+        try:
+            action, _ = self._model.predict(obs, deterministic=True)
+        except ValueError:  # torch makes no Gaussian of it; whoever steps with NaN is told
+            return np.full(self.player.act_size, np.nan, dtype=np.float32)
         return action
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the networks; the optimiser comes back by playing again."""
         return {f"ppo.{name}": part for name, part in self._model.policy.state_dict().items()}
 
-    def restore_tensors(self, tensors: Mapping[str, Tensor], counters: Counters) -> None:
-        """Play again what had been played, and compare.
+    def restore_tensors(self, tensors: Mapping[str, Tensor], counters: Counters) -> str:
+        """Play again what had been played, and compare; return a reason if it leads elsewhere.
 
         Raises:
-            ValueError: it leads elsewhere.
+            ValueError: no agent can have played so much.
         """
         rollout_steps = self._config.ppo.rollout_steps
         is_possible = counters.env_steps < self._config.steps + rollout_steps
@@ -75,20 +80,36 @@ class PpoAgent(Agent):
             self._collect(0)
         for name, tensor in self.tensors().items():
             if tensor.numpy().tobytes() != tensors[name].numpy().tobytes():  # NaN equals itself
-                raise ValueError(
+                return (
                     f"played again from its beginning, '{name}' is not what was saved; ppo can be "
                     "resumed only where packages, processor and environment are as they were"
                 )
+        return ""
 
     def _collect(self, objective_version: int) -> None:
-        """Play one rollout, across the ends of episodes, and learn from it."""
-        with self._generators.swapped_in():
-            try:
-                self._model.learn(self._config.ppo.rollout_steps, reset_num_timesteps=False)
-            except GaveUpError:
-                return
-        self.counters.env_steps = self._model.num_timesteps
-        self.counters.updates += 1
+        """Play one rollout, across the ends of episodes, and learn from it.
+
+        What broke off amid its play counts as not begun: the networks are as before.
+        """
+        rollout_steps = self._config.ppo.rollout_steps
+        before = {name: part.clone() for name, part in self.tensors().items()}
+        try:
+            # What overflows is looked for below.
+            with self._generators.swapped_in(), np.errstate(over="ignore", invalid="ignore"):
+                self._model.learn(rollout_steps, reset_num_timesteps=False)
+        except GaveUpError:
+            return
+        except ValueError as error:  # torch makes no Gaussian of what is not finite
+            self.health.count_divergence(f"ppo broke off: {str(error).splitlines()[0]:.120}")
+        if self._model.num_timesteps == self.counters.env_steps + rollout_steps:
+            self.counters.env_steps += rollout_steps
+            self.counters.updates += 1
+            # The library clips a gradient of infinite norm to nothing.
+            has_learned = any(not part.equal(before[name]) for name, part in self.tensors().items())
+            self.statistics.count("skipped_updates", not has_learned)
+            self.health.count_policy_update(has_learned, self._limits)
+        if not all(bool(part.isfinite().all()) for part in self.tensors().values()):
+            self.health.count_divergence("ppo's networks are not finite")
 
     def _end_episode(self, episode_return: float, failure: str) -> bool:
         """Count an episode; return whether another is wanted."""

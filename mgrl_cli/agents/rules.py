@@ -51,8 +51,9 @@ def needs_behaviour(rule: Rule) -> bool:
 def config_of_rule(config: RunConfig, rule: Rule) -> RunConfig:
     """Return the settings under which a rule runs: the run's own, but for "td3".
 
-    TD3's networks, step sizes and batches are those published, whatever the preset. Discount,
-    target smoothing, exploration and schedule stay the run's: agents differ in nothing else.
+    TD3's networks, step sizes, batches, targets and delay of the policy are those published,
+    whatever the preset. Discount, smoothing, exploration and rounds stay the run's: agents differ
+    in nothing else.
     """
     if rule != "td3":
         return config
@@ -63,13 +64,15 @@ def config_of_rule(config: RunConfig, rule: Rule) -> RunConfig:
         "initialisation": "fan_in",
     }
     policy = {"last_layer_scale": 1.0, "pre_activation_limit": 0.0, "clip_norm": 0.0}
+    critic = {"batch": "transitions", "terminal_bonus": False, "timeout_is_terminal": False}
     # Windows of one step are independent transitions. No learned objective reads them, for which a
     # run's windows have at least two.
     windows = {"batch": config.td3.batch, "steps": 1, "sample_by": "start"}
     return config.model_copy(
         update={
             "policy": config.policy.model_copy(update={**network, **policy}),
-            "critic": config.critic.model_copy(update={**network, "batch": "transitions"}),
+            "critic": config.critic.model_copy(update={**network, **critic}),
             "windows": config.windows.model_copy(update=windows),
+            "schedule": config.schedule.model_copy(update={"policy_interval": 2}),
         }
     )

@@ -78,7 +78,7 @@ def save_agent(agent: Agent) -> SavedAgent:
 
 
 def restore_agent(agent: Agent, saved: SavedAgent, log: ReplayReader) -> None:
-    """Turn a fresh agent into the one that was saved.
+    """Turn a fresh agent into the one that was saved, in quarantine if it cannot go on from there.
 
     Args:
         agent: made from the same spec and settings.
@@ -92,9 +92,10 @@ def restore_agent(agent: Agent, saved: SavedAgent, log: ReplayReader) -> None:
     record = saved.record
     if record.agent_id != agent.spec.agent_id:
         raise ValueError(f"got agent {record.agent_id}, expected {agent.spec.agent_id}")
-    agent.restore_tensors(saved.tensors, record.counters)
+    problem = agent.restore_tensors(saved.tensors, record.counters)
     agent.streams.set_state(record.streams)
     agent.counters = replace(record.counters)
     agent.statistics = RoundStatistics(record.statistics)
     agent.health = replace(record.health)
+    agent.health.quarantine = agent.health.quarantine or problem
     refill(agent.replay, log, record.replay_episodes)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.episodes import Exploration
+from mgrl_cli.agents.health import patience_per_epoch
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.agents.vpg_learner import VpgLearner
 from mgrl_cli.config import RunConfig
@@ -30,8 +31,9 @@ class VpgAgent(Agent):
             on_step,
             # The last episode of an epoch overshoots; none is longer than the run's replay.
             capacity=config.vpg.epoch_steps + config.replay.capacity,
-            exploration_noise=1.0,  # any: it makes the ring keep raw actions
+            keeps_raw_actions=True,
         )
+        self._limits = patience_per_epoch(config.supervision)
         self.learner = VpgLearner(
             config.vpg, self.player.obs_size, self.player.act_size, self.streams.networks
         )
@@ -55,11 +57,12 @@ class VpgAgent(Agent):
             self.replay.clear()
 
     def _learn(self) -> None:
-        update = self.learner.learn(self.learner.epoch_of(self.replay.read_all()))
+        epoch = self.learner.epoch_of(self.replay.read_all())
+        update = self.learner.learn(epoch, self.player.on_step)
         self.counters.updates += 1
         self.statistics.add("policy_loss", update.policy_loss)
         self.statistics.add("critic_loss", update.value_loss)
         for applied in (update.policy_applied, update.value_applied):
             self.statistics.count("skipped_updates", not applied)
-        self.health.count_policy_update(update.policy_applied, self._config.supervision)
-        self.health.count_critic_update(update.value_applied, self._config.supervision)
+        self.health.count_policy_update(update.policy_applied, self._limits)
+        self.health.count_critic_update(update.value_applied, self._limits)

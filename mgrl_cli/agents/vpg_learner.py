@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mgrl_cli.algorithm.adam import Adam, is_finite_squared
+from mgrl_cli.algorithm.objectives import gaussian_log_density
 from mgrl_cli.algorithm.on_policy import discounted_sums, episode_advantages, standardised
 from mgrl_cli.algorithm.parameters import ParameterLayout, linear_shapes
 from mgrl_cli.config import VpgConfig
@@ -104,22 +105,26 @@ class VpgLearner:
             targets.append(discounted_sums(reward, rate=settings.discount, last=last))
         return Epoch(
             obs=_rows(episode.obs[:-1] for episode in episodes),
-            raw_action=_rows(
-                episode.raw_action for episode in episodes if episode.raw_action is not None
-            ),
+            raw_action=_rows(episode.raw_action for episode in episodes),
             advantage=standardised(torch.cat(advantages)),
             value_target=torch.cat(targets),
         )
 
-    def learn(self, epoch: Epoch) -> VpgUpdate:
-        """Make one policy step, then the value steps, each on the whole epoch."""
-        policy_loss, policy_applied = _descend(
+    def learn(self, epoch: Epoch, on_step: Callable[[], None] = lambda: None) -> VpgUpdate:
+        """Make one policy step, then the value steps, each on the whole epoch.
+
+        Args:
+            epoch: what to learn from.
+            on_step: called before every value step, as a sign of life.
+        """
+        policy_loss, policy_applied = _step_down(
             self._policy_adam, lambda params: self.policy_loss(params, epoch)
         )
         value_losses: list[float] = []
         value_applied = True
         while value_applied and len(value_losses) < self._settings.value_steps:
-            loss, value_applied = _descend(
+            on_step()
+            loss, value_applied = _step_down(
                 self._value_adam, lambda params: self.value_loss(params, epoch)
             )
             value_losses.append(loss)
@@ -128,10 +133,9 @@ class VpgLearner:
     def policy_loss(self, params: Float[Tensor, " param"], epoch: Epoch) -> Float[Tensor, ""]:
         """Return -mean Â_t log N(a_t; μ(s_t), σ²)."""
         parts = self._policy.views(params)
-        log_deviation = parts["log_deviation"]
-        distance = (epoch.raw_action - _network(parts, epoch.obs)) * torch.exp(-log_deviation)
-        constant = log_deviation + 0.5 * float(np.log(2.0 * np.pi))
-        log_density = -(0.5 * distance.square() + constant).sum(dim=-1)
+        log_density = gaussian_log_density(
+            epoch.raw_action, _network(parts, epoch.obs), parts["log_deviation"].exp()
+        )
         return -(epoch.advantage * log_density).mean()
 
     def value_loss(self, params: Float[Tensor, " param"], epoch: Epoch) -> Float[Tensor, ""]:
@@ -166,7 +170,7 @@ def _rows(parts: Iterable[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(list(parts)))
 
 
-def _descend(adam: Adam, loss_of: Callable[[Tensor], Tensor]) -> tuple[float, bool]:
+def _step_down(adam: Adam, loss_of: Callable[[Tensor], Tensor]) -> tuple[float, bool]:
     """Make one Adam step; a gradient that is not finite changes nothing."""
     params = adam.params.detach().requires_grad_()
     loss = loss_of(params)

@@ -194,11 +194,14 @@ class ImportanceWeightedReinforce:
 
 
 def gaussian_log_density(
-    x: Float[Tensor, "*lead act"], mean: Float[Tensor, "*lead act"], deviation: float
+    x: Float[Tensor, "*lead act"],
+    mean: Float[Tensor, "*lead act"],
+    deviation: float | Float[Tensor, " act"],
 ) -> Float[Tensor, "*lead"]:
-    """Return log N(x; mean, deviation² I), the sum over dimensions."""
-    constant = x.shape[-1] * log(deviation * (2 * pi) ** 0.5)
-    return -0.5 * ((x - mean) / deviation).square().sum(dim=-1) - constant
+    """Return log N(x; mean, diag(deviation²)), the sum over dimensions; differentiable in all."""
+    scale = torch.as_tensor(deviation, dtype=x.dtype)
+    constant = torch.log(scale) + 0.5 * log(2 * pi)
+    return -(0.5 * ((x - mean) / scale).square() + constant).sum(dim=-1)
 
 
 def generalised_advantage(

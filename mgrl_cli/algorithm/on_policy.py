@@ -18,12 +18,12 @@ def discounted_sums(
         rate: per step, in [0, 1].
         last: S_L, what comes after the last step.
     """
-    sums = torch.empty_like(terms)
+    sums: list[float] = []
     running = last
-    for step, term in reversed(list(enumerate(terms.tolist()))):
+    for term in reversed(terms.tolist()):
         running = term + rate * running
-        sums[step] = running
-    return sums
+        sums.append(running)
+    return torch.tensor(sums[::-1], dtype=terms.dtype)
 
 
 def episode_advantages(

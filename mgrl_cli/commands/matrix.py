@@ -8,7 +8,14 @@ import typer
 
 from mgrl_cli.commands import DebugOption, JsonOption
 from mgrl_cli.commands.run_options import QuietOption, RunsDirOption, split_list
-from mgrl_cli.commands.study import JobsOption, draw, execute, print_results, write_rows_and_tables
+from mgrl_cli.commands.study import (
+    JobsOption,
+    check_plan,
+    draw,
+    execute,
+    print_results,
+    write_rows_and_tables,
+)
 from mgrl_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +56,7 @@ def matrix(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="First meta-seed and root of the tests' randomness [0]."),
+        typer.Option("--seed", help="First meta-seed; tests draw from seeds of their own [0]."),
     ] = None,
     preset: Annotated[
         str | None,
@@ -89,7 +96,7 @@ def matrix(
     """
     from mgrl_cli.studies.directory import opened
     from mgrl_cli.studies.execution import raise_failures
-    from mgrl_cli.studies.matrix import import_runs
+    from mgrl_cli.studies.matrix import check_copies, import_runs
     from mgrl_cli.studies.plan import plan_matrix
 
     options = {
@@ -106,7 +113,12 @@ def matrix(
     }
     study, made_of = _study(options, config, run, resume, runs_dir)
     plan = plan_matrix(made_of, study)
-    with opened(study, made_of.document, lambda: import_runs(made_of, study, runs_dir)):
+
+    def check() -> None:
+        check_copies(made_of, study)
+        check_plan(plan)
+
+    with opened(study, made_of.document, lambda: import_runs(made_of, study, runs_dir), check):
         statuses = execute(study, plan, workers=jobs, quiet=quiet)
         rows, cells = write_rows_and_tables(study, plan)
         if cells:
@@ -127,6 +139,10 @@ def _study(
     from mgrl_cli.studies.matrix import completed, parse_matrix, read_matrix, training_of
 
     settings = {key: value for key, value in options.items() if value is not None}
+
+    def read_begun(study: "StudyDirectory") -> "Matrix":
+        return parse_matrix(read_specification(study), source=f"'{study.specification}'")
+
     if resume is not None:
         if settings or config is not None or run is not None:
             raise UsageError(
@@ -134,17 +150,17 @@ def _study(
                 "its own; leave them out, or begin another with --run"
             )
         study = find_study(resume, runs_dir, "matrix")
-        source = f"'{study.specification}'"
-        return study, parse_matrix(read_specification(study), source=source)
+        return study, read_begun(study)
     if run is None:
         raise UsageError("the matrix has no name; give it one with --run, or --resume one")
     study = named_study(run, runs_dir, "matrix")
+    begun = read_begun(study) if study.specification.is_file() else None
     if "train" in settings:
-        settings["train"] = [training_of(text, runs_dir) for text in settings["train"]]
+        settings["train"] = [training_of(text, runs_dir, begun) for text in settings["train"]]
     document = {} if config is None else read_matrix(config)
     source = "matrix" if config is None else f"'{config}'"
-    made_of = completed(parse_matrix({**document, **settings}, source=source), runs_dir)
-    return study, made_of
+    made_of = parse_matrix({**document, **settings}, source=source)
+    return study, completed(made_of, runs_dir, begun)
 
 
 def _draw_figures(
@@ -155,15 +171,23 @@ def _draw_figures(
 ) -> None:
     from mgrl_cli.plots.curves import plot_learning_curves
     from mgrl_cli.plots.heat_map import HeatCell, plot_heat_map
-    from mgrl_cli.studies.table import labelled_rows, missing_places
+    from mgrl_cli.studies.table import labelled_rows, missing_cells, planned_cells
 
     heat = [
-        HeatCell(cell.row, cell.environment, cell.mean, cell.deviation, len(cell.scores))
+        HeatCell(
+            *(cell.row, cell.environment, cell.mean, cell.deviation),
+            *(len(cell.runs), cell.objectives, cell.has_lost_runs or cell.has_early_ends),
+        )
         for cell in cells
     ]
-    planned = ((cell.row, cell.environment) for cell in plan.cells)
-    heat += [HeatCell(*place, nan, nan, 0) for place in missing_places(cells, planned)]
+    missing = missing_cells(cells, planned_cells(plan.cells))
+    heat += [HeatCell(it.row, it.environment, nan, nan, 0) for it in missing]
     curves = labelled_rows(rows)
+    objectives = {cell.planned.place: cell.objectives for cell in cells}
     title = f"matrix {study.path.name}"
     draw(lambda suffix: plot_heat_map(heat, study.figure("heat_map", suffix), title=title))
-    draw(lambda suffix: plot_learning_curves(curves, study.figure("curves", suffix), title=title))
+    draw(
+        lambda suffix: plot_learning_curves(
+            curves, study.figure("curves", suffix), title=title, objectives=objectives
+        )
+    )

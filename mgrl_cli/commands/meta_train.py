@@ -1,6 +1,6 @@
 """`mgrl meta-train`: meta-learn one objective with a population of agents."""
 
-import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,7 +116,8 @@ def meta_train(
     prepare_kernels(settings, say)
     directory = claim_run(settings, runs_dir, run)
     with open_progress(quiet=quiet, json=json, console=Console(stderr=True)) as progress:
-        launch(settings, directory, progress, workers=workers, validator=validate)
+        validator = partial(validate, workers=workers)
+        launch(settings, directory, progress, workers=workers, validator=validator)
     if not json:
         typer.echo(f"{directory.objective}")
 
@@ -138,16 +139,18 @@ def _population(envs: str | None, agents: int | None) -> dict[str, Any]:
     """Return the settings that `--envs` and `--agents` stand for."""
     if envs is None:
         return {"agents": agents}
-    population = [_parse_env(item) for item in split_list(envs, "--envs")]
-    counted = [env["agents"] for env in population if "agents" in env]
-    if counted and len(counted) < len(population):
+    from mgrl_cli.studies.settings import population
+
+    found = population(split_list(envs, "--envs"), "--envs")
+    counted = [env["agents"] for env in found if "agents" in env]
+    if counted and len(counted) < len(found):
         raise UsageError(
             f"--envs got '{envs}', expected a number of agents for every environment or for none"
         )
     total = sum(counted) or agents
     if agents is not None and total != agents:
         raise UsageError(f"--agents {agents} contradicts --envs '{envs}', which makes {total}")
-    return {"envs": population, "agents": total}
+    return {"envs": found, "agents": total}
 
 
 def _validation(watch: str | None, every: int | None) -> dict[str, Any]:
@@ -158,13 +161,3 @@ def _validation(watch: str | None, every: int | None) -> dict[str, Any]:
     if every is not None:
         settings["interval"] = every
     return settings
-
-
-def _parse_env(item: str) -> dict[str, Any]:
-    """Return "name" or "name:count" as settings; "module:Name-v0" is a name."""
-    name, separator, count = item.rpartition(":")
-    if separator and re.fullmatch(r"[0-9]{1,9}", count):
-        if int(count) < 1:
-            raise UsageError(f"--envs got '{item}', expected at least one agent per environment")
-        return {"id": name, "agents": int(count)}
-    return {"id": item}

@@ -31,11 +31,12 @@ def plot(
         ),
     ] = None,
     metric: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--metric", help="evaluation: without noise; training: every round, with noise."
+            "--metric",
+            help="evaluation: without noise; training: every round, with noise [evaluation].",
         ),
-    ] = "evaluation",
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option("--labels", help="Names of the runs in the figure, separated by commas."),
@@ -53,7 +54,7 @@ def plot(
     from mgrl_cli.run_dir.layout import find_run
     from mgrl_cli.run_dir.settings import read_settings
 
-    chosen = _metric(metric)
+    chosen = _metric(metric or "evaluation")
     for path in out or ():
         check_figure_path(path)
     found = {run.path.resolve(): run for run in (find_run(name, runs_dir) for name in runs)}
@@ -64,6 +65,11 @@ def plot(
             "plot got meta-trainings and meta-tests, expected runs of one kind; plot them apart"
         )
     if kinds == {"meta-train"}:
+        if metric is not None or labels is not None:
+            raise UsageError(
+                "--metric and --labels are for meta-tests and baselines, got a meta-training; "
+                "leave them out"
+            )
         _plot_training(directories, out)
     else:
         _plot_curves(_named(directories, labels), out, chosen, is_named=labels is not None)

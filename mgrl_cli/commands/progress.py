@@ -1,5 +1,6 @@
 """`mgrl progress`: how good a training's objective was when, by testing those kept on the way."""
 
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,15 +8,24 @@ import typer
 
 from mgrl_cli.commands import DebugOption, JsonOption
 from mgrl_cli.commands.run_options import QuietOption, RunsDirOption, split_list
-from mgrl_cli.commands.study import JobsOption, draw, execute, print_results, write_rows_and_tables
+from mgrl_cli.commands.study import (
+    JobsOption,
+    check_plan,
+    draw,
+    execute,
+    print_results,
+    write_rows_and_tables,
+)
 from mgrl_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from mgrl_cli.plots.progress import ProgressPoint
     from mgrl_cli.studies.along import Along
     from mgrl_cli.studies.directory import StudyDirectory
-    from mgrl_cli.studies.rows import StudyRow
+    from mgrl_cli.studies.plan import Plan
+    from mgrl_cli.studies.table import CellScore
 
 
 def progress(
@@ -67,7 +77,7 @@ def progress(
     Scores over the training's env steps, with tables and a figure, go to
     RUNS_DIR/progress-RUN-ENV. Example: mgrl progress first --env hopper --against ddpg
     """
-    from mgrl_cli.studies.along import import_objectives, plan_along
+    from mgrl_cli.studies.along import check_copies, import_objectives, plan_along
     from mgrl_cli.studies.directory import opened
     from mgrl_cli.studies.execution import raise_failures
 
@@ -82,12 +92,17 @@ def progress(
         "set": assignments,
     }
     study, made_of = _study(training, options, run, resume, runs_dir)
-    plan = plan_along(made_of, study)
-    with opened(study, made_of.document, lambda: import_objectives(made_of, study)):
+
+    def check() -> None:
+        check_copies(made_of, study)
+        check_plan(plan_along(made_of, study))
+
+    with opened(study, made_of.document, lambda: import_objectives(made_of, study), check):
+        plan = plan_along(made_of, study)
         statuses = execute(study, plan, workers=jobs, quiet=quiet)
-        rows, cells = write_rows_and_tables(study, plan)
-        if any(row.training for row in rows):
-            draw(_figure(study, rows))
+        _, cells = write_rows_and_tables(study, plan)
+        if any(cell.planned.training for cell in cells):
+            draw(_figure(study, plan, cells))
     print_results(study, cells, statuses, json=json)
     raise_failures(study, statuses)
 
@@ -131,22 +146,42 @@ def _study(
     return study, made_of
 
 
-def _figure(study: "StudyDirectory", rows: "Sequence[StudyRow]") -> "Callable[[str], object]":
-    from mgrl_cli.plots.progress import ProgressPoint, ReferenceScores, plot_progress
-    from mgrl_cli.studies.table import cell_scores
+def _figure(
+    study: "StudyDirectory", plan: "Plan", cells: "Sequence[CellScore]"
+) -> "Callable[[str], object]":
+    from mgrl_cli.plots.progress import ReferenceScores, plot_progress
 
-    cells = cell_scores(rows)
-    points = [
-        ProgressPoint(cell.environment, cell.train_env_steps, seed, score)
-        for cell in cells
-        if cell.training
-        for seed, score in enumerate(cell.scores)
-    ]
+    scores = {cell.planned.place: {run.seed: run.score for run in cell.runs} for cell in cells}
     references = [
-        ReferenceScores(cell.environment, cell.row, cell.scores)
+        ReferenceScores(cell.environment, cell.row, scores[cell.planned.place])
         for cell in cells
-        if not cell.training
+        if not cell.planned.training
     ]
+    points = progress_points(plan, scores)
     return lambda suffix: plot_progress(
         points, study.figure("progress", suffix), title=study.path.name, references=references
     )
+
+
+def progress_points(
+    plan: "Plan", scores: "Mapping[tuple[str, str], Mapping[int, float]]"
+) -> "list[ProgressPoint]":
+    """Return a point per planned test, NaN where it has no score.
+
+    Args:
+        plan: of the study.
+        scores: row and environment of a cell → test seed → final score.
+    """
+    from mgrl_cli.plots.progress import ProgressPoint
+
+    return [
+        ProgressPoint(
+            environment=cell.environment,
+            train_env_steps=cell.train_env_steps,
+            seed=seed,
+            score=scores.get((cell.row, cell.environment), {}).get(seed, nan),
+        )
+        for cell in plan.cells
+        if cell.training
+        for seed in range(cell.job.agents)
+    ]

@@ -1,5 +1,6 @@
 """`mgrl resume`: continue a run where its newest checkpoint stands."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +81,8 @@ def resume_run(
             console=Console(stderr=True),
             rounds_before=standing.rounds,
         ) as progress:
-            launch(directory, progress, workers=workers, say=say, validator=validate)
+            validator = partial(validate, workers=workers)
+            launch(directory, progress, workers=workers, say=say, validator=validator)
     if is_test:
         report_scores(directory, json=json, stuck_below=stuck_below)
     elif not json:

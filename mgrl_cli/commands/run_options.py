@@ -47,7 +47,9 @@ MaxRestartsOption = Annotated[
 StuckBelowOption = Annotated[
     float | None,
     typer.Option(
-        "--stuck-below", help="Count the runs that end below this score; fix it before looking."
+        "--stuck-below",
+        help="Count the runs that end below this score; fix it before looking, and give it to mgrl "
+        "resume again, which writes the results anew.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu (cuda: not yet).")]

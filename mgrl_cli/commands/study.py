@@ -29,6 +29,24 @@ JobsOption = Annotated[
 FIGURE_SUFFIXES = (".png", ".svg")
 
 
+def check_plan(plan: "Plan") -> None:
+    """Refuse what would else fail, or mean something else, after the first runs.
+
+    Raises:
+        UsageError: a package is missing, or a setting contradicts an objective.
+        FileError: a copy of an objective is damaged.
+    """
+    from mgrl_cli.objective_file import LearnedObjective
+    from mgrl_cli.runtime.launch import check_objective_fits, check_rules, settings_of_objective
+
+    for cell in plan.cells:
+        check_rules(cell.settings.resolved(cell.job.name))
+        if cell.copy is not None:
+            objective = LearnedObjective.load(cell.copy)
+            brought = settings_of_objective(objective)
+            check_objective_fits(cell.settings.resolved(cell.job.name, brought), objective)
+
+
 def execute(
     study: "StudyDirectory", plan: "Plan", *, workers: int | None, quiet: bool
 ) -> "list[JobStatus]":
@@ -55,19 +73,20 @@ def execute(
 def write_rows_and_tables(
     study: "StudyDirectory", plan: "Plan"
 ) -> "tuple[list[StudyRow], list[CellScore]]":
-    """Write `rows.csv` and, from it alone, the tables; return both."""
+    """Write `rows.csv` and, from it and the plan, the tables; return both."""
     from mgrl_cli.run_dir.atomic import write_atomically
     from mgrl_cli.studies.report import csv_table, markdown_table, text_table
     from mgrl_cli.studies.rows import read_rows, rows_of, write_rows
-    from mgrl_cli.studies.table import cell_scores, missing_places
+    from mgrl_cli.studies.table import cell_scores, missing_cells, planned_cells
 
     write_rows(rows_of(plan.cells), study.rows)
     rows = read_rows(study.rows)
-    cells = cell_scores(rows)
-    missing = missing_places(cells, ((cell.row, cell.environment) for cell in plan.cells))
+    planned = planned_cells(plan.cells)
+    cells = cell_scores(rows, planned)
+    missing = missing_cells(cells, planned)
     write_atomically(study.table(".txt"), text_table(cells, missing).encode())
     write_atomically(study.table(".md"), markdown_table(cells, missing).encode())
-    write_atomically(study.table(".csv"), csv_table(cells).encode())
+    write_atomically(study.table(".csv"), csv_table(cells, missing).encode())
     return rows, cells
 
 

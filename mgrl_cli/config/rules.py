@@ -55,7 +55,7 @@ class ReinforceConfig(Section):
     """The rules "reinforce-is" and "reinforce-is-clipped"."""
 
     weight_clip: PositiveFloat = 10.0
-    """Largest importance weight of a step under "reinforce-is-clipped"."""
+    """Largest product of importance weights up to a step under "reinforce-is-clipped"."""
 
 
 class VpgConfig(Section):
@@ -80,5 +80,5 @@ class VpgConfig(Section):
 class PpoConfig(Section):
     """The rule "ppo"; all else is stable-baselines3's default."""
 
-    rollout_steps: Annotated[int, Field(ge=64, le=10**6, multiple_of=64)] = 2048
+    rollout_steps: Annotated[int, Field(ge=64, le=65_536, multiple_of=64)] = 2048
     """Env steps between updates."""

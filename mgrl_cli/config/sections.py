@@ -215,7 +215,10 @@ class SupervisionConfig(Section):
     max_restarts: Count = 3
     """Deaths in a row, without a checkpoint in between, that an agent may cause."""
     hang_timeout_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 300.0
-    """A worker without any sign of life for so long is taken for dead; longer than one episode."""
+    """A worker without any sign of life for so long is taken for dead.
+
+    Longer than one env step, one update, and the learning from one rollout of "ppo".
+    """
     max_failed_episodes: PositiveInt = 20
     """Episodes in a row that may be dropped because the environment failed."""
     max_skipped_updates: PositiveInt = 100

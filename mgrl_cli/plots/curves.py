@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from mgrl_cli.plots.aggregate import band_of, curve_of
@@ -21,6 +22,7 @@ from mgrl_cli.plots.drawing import (
     draw_strong,
     draw_thin,
     plan_legend,
+    range_text,
     short_label,
 )
 from mgrl_cli.plots.population import draw_population, population_height
@@ -50,12 +52,18 @@ _LEGEND_HEIGHT = 0.31
 _MOST_THIN_RULES = 5
 """With more rules single seeds are not drawn, since they would hide the means."""
 _MOST_BANDS = 10
+_NO_OBJECTIVES: Mapping[tuple[str, str], int] = MappingProxyType({})
 _MOST_COLUMN_RULES = 8
 """With more rules one panel takes the width of the page."""
 
 
 def plot_learning_curves(
-    rows: Sequence[EvaluationRow], path: Path, *, title: str, metric: Metric = "evaluation"
+    rows: Sequence[EvaluationRow],
+    path: Path,
+    *,
+    title: str,
+    metric: Metric = "evaluation",
+    objectives: Mapping[tuple[str, str], int] = _NO_OBJECTIVES,
 ) -> tuple[Path, Path]:
     """Draw return over env steps: per rule the mean over seeds, their range, each seed.
 
@@ -67,6 +75,8 @@ def plot_learning_curves(
         path: .png or .svg; the rows go beside it as .csv.
         title: above the figure.
         metric: which of the rows' two returns.
+        objectives: rule and environment → learned objectives that its runs share among them, where
+            there are several; each seed of `rows` is then one run.
 
     Returns:
         The paths of figure and CSV.
@@ -81,7 +91,8 @@ def plot_learning_curves(
     looks = line_looks(row.rule for row in rows)
     num_columns = min(len(environments), _PANELS_PER_LINE)
     num_lines = math.ceil(len(environments) / num_columns)
-    entries = _legend_entries(rows, looks)
+    entries = _legend_entries(rows, looks, objectives)
+    unit = "runs" if any(count > 1 for count in objectives.values()) else "seeds"
     is_narrow = num_columns == 1 and len(looks) <= _MOST_COLUMN_RULES
     width = COLUMN_WIDTH if is_narrow else PAGE_WIDTH
     legend = plan_legend([entry.label for entry in entries], width, title)
@@ -97,7 +108,7 @@ def plot_learning_curves(
             style_axes(axes, title=short_label(environment), y_label=y_label)
             axes.set_xlabel("env steps")
         add_legend(figure, entries, title=title)
-        add_caption(figure, _caption(rows, "\n" if is_narrow else " "))
+        add_caption(figure, _caption(rows, "\n" if is_narrow else " ", unit))
         save_figure(figure, path)
     return path, _write_data(rows, path)
 
@@ -155,33 +166,40 @@ def _draw_rules(
         draw_strong(axes, band.x, band.mean, look.color, look.dash)
 
 
-def _caption(rows: Sequence[EvaluationRow], line_break: str) -> str:
+def _caption(rows: Sequence[EvaluationRow], line_break: str, unit: str) -> str:
     num_rules = len({row.rule for row in rows})
     num_lines = len({(row.rule, row.environment) for row in rows})
     if num_lines == len({(row.rule, row.environment, row.seed) for row in rows}):
-        return "Lines: single seeds."
+        return f"Lines: single {unit}."
     if num_rules > _MOST_BANDS:
-        return "Lines: mean over seeds."
-    thin = " Thin: single seeds." if num_rules <= _MOST_THIN_RULES else ""
-    return f"Lines: mean over seeds.{line_break}Bands: min–max.{thin}"
+        return f"Lines: mean over {unit}."
+    thin = f" Thin: single {unit}." if num_rules <= _MOST_THIN_RULES else ""
+    return f"Lines: mean over {unit}.{line_break}Bands: min–max.{thin}"
 
 
 def _legend_entries(
-    rows: Sequence[EvaluationRow], looks: Mapping[str, LineLook]
+    rows: Sequence[EvaluationRow],
+    looks: Mapping[str, LineLook],
+    objectives: Mapping[tuple[str, str], int],
 ) -> list[LegendEntry]:
     seeds: defaultdict[str, defaultdict[str, set[int]]]
     seeds = defaultdict(lambda: defaultdict(set))
     for row in rows:
         seeds[row.rule][row.environment].add(row.seed)
     return [
-        LegendEntry(f"{rule} ({_seeds_text(map(len, seeds[rule].values()))})", *look)
+        LegendEntry(f"{rule} ({_runs_text(rule, seeds[rule], objectives)})", *look)
         for rule, look in looks.items()
     ]
 
 
-def _seeds_text(counts: Iterable[int]) -> str:
-    """Return "3 seeds", or "2-3 seeds" where environments differ."""
-    numbers = list(counts)
-    fewest, most = min(numbers), max(numbers)
-    text = f"{most}" if fewest == most else f"{fewest}–{most}"
-    return f"{text} seed{'s' if most > 1 else ''}"
+def _runs_text(
+    rule: str,
+    seeds: Mapping[str, Collection[int]],
+    objectives: Mapping[tuple[str, str], int],
+) -> str:
+    """Return "3 seeds", "2–3 seeds" where environments differ, or "9 runs of 3 objectives"."""
+    counts = [len(own) for own in seeds.values()]
+    shared = [objectives.get((rule, environment), 0) for environment in seeds]
+    if max(shared) > 1:
+        return f"{range_text(counts)} runs of {range_text(shared)} objectives"
+    return f"{range_text(counts)} seed{'s' if max(counts) > 1 else ''}"

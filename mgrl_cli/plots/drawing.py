@@ -126,6 +126,13 @@ def figure_text(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= _WHOLE_FROM else f"{round(value, 1) + 0.0:.1f}"
 
 
+def range_text(counts: Iterable[int]) -> str:
+    """Return "3", or "2–3" where counts, of which there is at least one, differ."""
+    numbers = list(counts)
+    fewest, most = min(numbers), max(numbers)
+    return f"{most}" if fewest == most else f"{fewest}–{most}"
+
+
 def add_caption(figure: Figure, caption: str) -> None:
     """Say below all panels how to read them."""
     figure.supxlabel(caption, fontsize=6.5, color="#555555")

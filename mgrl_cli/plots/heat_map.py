@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mgrl_cli.plots.data import check_rows, write_table
-from mgrl_cli.plots.drawing import add_caption, figure_text, short_label, title_lines
+from mgrl_cli.plots.drawing import (
+    add_caption,
+    figure_text,
+    range_text,
+    short_label,
+    title_lines,
+)
 from mgrl_cli.plots.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
@@ -31,7 +37,7 @@ _LONGEST_LABEL = 30
 _CHARACTER_WIDTH = 0.062
 """Of text in `_FONT_SIZE`, in inches."""
 _FONT_SIZE, _SMALLEST_FONT = 7.5, 4.5
-_LONGEST_FIGURE = len("± 1,234.5")
+_LONGEST_FIGURE = len("± 1,234.5†")
 _CELL_WIDTH = 1.0
 """From which mean and deviation stand beside each other, in inches."""
 _LINE_HEIGHT, _TITLE_HEIGHT, _FOOT_HEIGHT, _MARGIN = 0.135, 0.19, 0.45, 0.2
@@ -40,7 +46,8 @@ _DARK_BELOW = 0.18
 """Relative luminance at which black and white text contrast alike, 4.6 to 1."""
 _ONLY_SHADE = 0.5
 """Of a column whose means are all the same."""
-_BLANK, _FAILED = "#F2F2F2", "#DDDDDD"
+_BLANK, _NO_RESULT = "#F2F2F2", "#DDDDDD"
+_INCOMPLETE_MARK = "†"
 
 
 class HeatCell(NamedTuple):
@@ -50,17 +57,21 @@ class HeatCell(NamedTuple):
     column: str
     """The test environment."""
     mean: float
-    """NaN: measured, and nothing came of it."""
+    """NaN: it was to be measured, and nothing came of it."""
     deviation: float
-    """Sample standard deviation over seeds; NaN for a single one."""
-    seeds: int
+    """Sample standard deviation over runs; NaN for a single one."""
+    runs: int
+    objectives: int = 0
+    """Learned objectives that the runs share among them; 0: there is none."""
+    is_incomplete: bool = False
+    """True where runs are missing or ended early; the cell gets a dagger."""
 
 
 def plot_heat_map(cells: Sequence[HeatCell], path: Path, *, title: str) -> tuple[Path, Path]:
     """Draw mean ± deviation of every cell on its column's colour scale.
 
     Rows and columns stand in the order in which they first come. A cell that is not given stays
-    blank, one whose mean is NaN reads "failed".
+    blank, one whose mean is NaN reads "no result".
 
     Args:
         cells: at least one; each row and column at most once together.
@@ -122,13 +133,14 @@ def _layout(cells: Sequence[HeatCell], title: str) -> _Layout:
     head_height = _TITLE_HEIGHT * (heading.count("\n") + 1)
     head_height += column_width if is_upright else _LINE_HEIGHT
     row_height = (2 if is_split else 1) * _LINE_HEIGHT + 0.12
+    foot_height = _FOOT_HEIGHT + _LINE_HEIGHT * any(cell.is_incomplete for cell in cells)
     fitting = _FONT_SIZE * cell_width / (_LONGEST_FIGURE * _CHARACTER_WIDTH)
     return _Layout(
         rows=rows,
         columns=columns,
         heading=heading,
         width=width,
-        height=head_height + len(rows) * row_height + _FOOT_HEIGHT,
+        height=head_height + len(rows) * row_height + foot_height,
         is_split=is_split,
         is_upright=is_upright,
         font_size=max(_SMALLEST_FONT, min(_FONT_SIZE, fitting)) if is_split else _FONT_SIZE,
@@ -149,14 +161,15 @@ def _draw_cell(axes: Axes, cell: HeatCell, shade: float, layout: _Layout) -> Non
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
 
-    is_failed = math.isnan(shade)
-    color = to_rgb(_FAILED) if is_failed else colormaps[_COLOR_MAP](shade)[:3]
+    is_missing = math.isnan(shade)
+    color = to_rgb(_NO_RESULT) if is_missing else colormaps[_COLOR_MAP](shade)[:3]
     x, y = layout.columns.index(cell.column), layout.rows.index(cell.row)
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, linewidth=0))
     separator = "\n" if layout.is_split else " "
-    text = "failed" if is_failed else figure_text(cell.mean)
-    if not (is_failed or math.isnan(cell.deviation)):
+    text = f"no{separator}result" if is_missing else figure_text(cell.mean)
+    if not (is_missing or math.isnan(cell.deviation)):
         text += f"{separator}± {figure_text(cell.deviation)}"
+    text += _INCOMPLETE_MARK if cell.is_incomplete else ""
     is_dark = _luminance(color) < _DARK_BELOW
     axes.text(
         x, y, text, ha="center", va="center", fontsize=layout.font_size,
@@ -190,12 +203,19 @@ def _frame(axes: Axes, layout: _Layout) -> None:
 
 
 def _caption(cells: Sequence[HeatCell]) -> str:
-    seeds = sorted({cell.seeds for cell in cells if not math.isnan(cell.mean)})
-    if not seeds:
+    scored = [cell for cell in cells if not math.isnan(cell.mean)]
+    if not scored:
         return "Nothing was scored."
-    text = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]}–{seeds[-1]}"
-    spread = " ± sample standard deviation" if seeds[-1] > 1 else ""
-    return (
-        f"Final score: mean{spread}, {text} seed{'s' if seeds[-1] > 1 else ''}.\n"
-        "Colours: lowest (dark) to highest (light) of each column by itself."
-    )
+    most_runs = max(cell.runs for cell in scored)
+    shared = [cell.objectives for cell in scored if cell.objectives > 1]
+    text = range_text(cell.runs for cell in scored)
+    text += f" run{'s' if most_runs > 1 else ''}"
+    text += f", learned ones of {range_text(shared)} objectives" if shared else ""
+    spread = " ± sample standard deviation" if most_runs > 1 else ""
+    lines = [
+        f"Final score: mean{spread}, {text}.",
+        "Colours: lowest (dark) to highest (light) of each column by itself.",
+    ]
+    if any(cell.is_incomplete for cell in scored):
+        lines.append(f"{_INCOMPLETE_MARK} Some runs are missing or ended early.")
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,7 +51,7 @@ class ProgressPoint(NamedTuple):
     seed: int
     """Test seed."""
     score: float
-    """NaN: the run failed."""
+    """NaN: the run was never evaluated."""
 
 
 class ReferenceScores(NamedTuple):
@@ -60,8 +60,8 @@ class ReferenceScores(NamedTuple):
     environment: str
     label: str
     """The rule, such as "ddpg"."""
-    scores: Sequence[float]
-    """One per test seed."""
+    scores: Mapping[int, float]
+    """Test seed → score; NaN as in a point."""
 
 
 def plot_progress(
@@ -122,8 +122,8 @@ _HEADER = ("environment", "label", "train_env_steps", "seed", "score")
 
 def _caption(points: Sequence[ProgressPoint]) -> str:
     is_single = len({point.seed for point in points}) == 1
-    has_failed = any(math.isnan(point.score) for point in points)
-    crosses = " Crosses: failed." if has_failed else ""
+    has_gaps = any(math.isnan(point.score) for point in points)
+    crosses = " Crosses: no result." if has_gaps else ""
     if is_single:
         return f"One test seed. Bands: min–max over seeds.{crosses}"
     return f"Strong: mean over test seeds. Bands: min–max.\nThin: single seeds.{crosses}"
@@ -135,7 +135,7 @@ def _data(
     for point in points:
         yield point.environment, _OBJECTIVE, point.train_env_steps, point.seed, point.score
     for reference in references:
-        for seed, score in enumerate(reference.scores):
+        for seed, score in reference.scores.items():
             yield reference.environment, reference.label, math.nan, seed, score
 
 
@@ -153,19 +153,19 @@ def _draw_points(axes: Axes, points: Sequence[ProgressPoint], look: LineLook) ->
     if len(seeds) > 1:
         axes.fill_between(x, low, high, color=look.color, alpha=0.15, linewidth=0)
         for curve in seeds.values():
-            # NaN breaks the line: a failed run is not bridged.
+            # NaN breaks the line: a run without a score is not bridged.
             steps, values = zip(*sorted(curve), strict=True)
             axes.plot(steps, values, ".-", color=look.color, linewidth=0.6, alpha=0.4, markersize=2)
     axes.plot(x, mean, color=look.color, linestyle=look.dash, marker="o", markersize=3)
-    failed = [point.train_env_steps for point in points if not math.isfinite(point.score)]
+    without = [point.train_env_steps for point in points if not math.isfinite(point.score)]
     transform = axes.get_xaxis_transform()
     axes.plot(
-        failed, [0.05] * len(failed), "x", color=look.color, markersize=4, transform=transform
+        without, [0.05] * len(without), "x", color=look.color, markersize=4, transform=transform
     )
 
 
 def _draw_reference(axes: Axes, reference: ReferenceScores, look: LineLook) -> None:
-    scores = [score for score in reference.scores if math.isfinite(score)]
+    scores = [score for score in reference.scores.values() if math.isfinite(score)]
     if scores:
         axes.axhspan(min(scores), max(scores), color=look.color, alpha=0.1, linewidth=0)
         level = statistics.fmean(scores)

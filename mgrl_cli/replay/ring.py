@@ -24,16 +24,14 @@ from mgrl_cli.replay.schema import Episode, check_episode
 
 
 class StoredEpisode(NamedTuple):
-    """What the ring keeps of one episode of L steps; copies."""
+    """What an on-policy rule learns from in one episode of L steps; copies."""
 
     obs: Float32[ndarray, "steps_plus_1 obs"]
     """The last row is the final observation."""
-    action: Float32[ndarray, "steps act"]
-    raw_action: Float32[ndarray, "steps act"] | None
-    """Before clipping to [-1, 1]; None where the ring keeps no behaviour."""
+    raw_action: Float32[ndarray, "steps act"]
+    """Before clipping to [-1, 1]."""
     reward: Float32[ndarray, " steps"]
     terminated: Bool[ndarray, " steps"]
-    truncated: Bool[ndarray, " steps"]
 
 
 class ReplayRing:
@@ -49,6 +47,7 @@ class ReplayRing:
         obs_size: int,
         act_size: int,
         *,
+        keeps_raw_actions: bool = False,
         exploration_noise: float | None = None,
     ) -> None:
         """Reserve (not touch) memory.
@@ -57,8 +56,9 @@ class ReplayRing:
             capacity: most steps kept at once.
             obs_size: numbers in an observation.
             act_size: numbers in an action.
-            exploration_noise: standard deviation of the exploration; then raw actions and their
-                log densities are kept too. None: neither is.
+            keeps_raw_actions: whether actions before clipping are kept too.
+            exploration_noise: standard deviation of the exploration; then raw actions are kept and
+                their log densities too. None: no densities are.
 
         Raises:
             UsageError: a size below 1, or a noise under which nothing has a density.
@@ -88,9 +88,10 @@ class ReplayRing:
         self._lengths = np.empty(capacity, np.int64)
         """Steps of each episode, a ring of its own."""
         self._exploration_noise = exploration_noise
-        kept = 0 if exploration_noise is None else capacity
-        self._raw_action = np.empty((kept, act_size), np.float32)
-        self._log_density = np.empty(kept, np.float32)
+        keeps_densities = exploration_noise is not None
+        self._keeps_raw_actions = keeps_raw_actions or keeps_densities
+        self._raw_action = np.empty((capacity * self._keeps_raw_actions, act_size), np.float32)
+        self._log_density = np.empty(capacity * keeps_densities, np.float32)
         self.clear()
 
     @property
@@ -135,8 +136,9 @@ class ReplayRing:
         self._truncated[slots] = episode.truncated
         self._row_of_slot[slots] = rows[:-1]
         self._steps_left[slots] = length - step
-        if self._exploration_noise is not None:
+        if self._keeps_raw_actions:
             self._raw_action[slots] = episode.raw_action
+        if self._exploration_noise is not None:
             self._log_density[slots] = behaviour_log_density(
                 episode.raw_action,
                 episode.behaviour_mean,
@@ -210,22 +212,21 @@ class ReplayRing:
         return Transitions(*map(_tensor, (obs, action, reward, next_obs, terminated, is_valid)))
 
     def read_all(self) -> list[StoredEpisode]:
-        """Return every stored episode, oldest first."""
+        """Return every stored episode, oldest first; `UsageError` without raw actions."""
+        if not self._keeps_raw_actions:
+            raise UsageError("The replay keeps no raw actions; make it with keeps_raw_actions.")
         episodes: list[StoredEpisode] = []
         slot = self._first_slot
         for number in range(self._num_episodes):
             length = int(self._lengths[(self._first_episode + number) % self._capacity])
             slots = (slot + np.arange(length)) % self._capacity
             rows = (self._row_of_slot[slot] + np.arange(length + 1)) % len(self._obs)
-            has_raw = self._exploration_noise is not None
             episodes.append(
                 StoredEpisode(
                     obs=self._obs[rows],
-                    action=self._action[slots],
-                    raw_action=self._raw_action[slots] if has_raw else None,
+                    raw_action=self._raw_action[slots],
                     reward=self._reward[slots],
                     terminated=self._terminated[slots],
-                    truncated=self._truncated[slots],
                 )
             )
             slot = (slot + length) % self._capacity

@@ -15,6 +15,9 @@ from mgrl_cli.errors import FileError
 from mgrl_cli.run_dir.manifest import Manifest
 from mgrl_cli.run_dir.metrics import Record
 
+WORKER_LOST = "its worker was lost"
+"""How the reason begins where an agent was left out for what the machine did, such as running out
+of memory; it tells nothing of the objective."""
 _LARGEST_SCORE = 1e100
 """As in `metrics`: no run measures more."""
 

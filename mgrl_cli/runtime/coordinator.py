@@ -19,7 +19,7 @@ from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.errors import Interrupted, StorageError
 from mgrl_cli.run_dir.checkpoints import Checkpoint
 from mgrl_cli.run_dir.layout import agent_name
-from mgrl_cli.run_dir.validations import early_end
+from mgrl_cli.run_dir.validations import WORKER_LOST, early_end
 from mgrl_cli.runtime.board import StatusBoard
 from mgrl_cli.runtime.channel import STOP_SIGNALS, start_resource_tracker
 from mgrl_cli.runtime.crew import Crew, WorkerLost
@@ -182,7 +182,7 @@ class Coordinator:
         if losses <= limit:
             self._announce(f"{loss}; everyone goes on from {where} (restart {losses} of {limit})")
             return
-        reason = f"its worker was lost {losses} times in a row, the last time: {loss}"
+        reason = f"{WORKER_LOST} {losses} times in a row, the last time: {loss}"
         self._quarantined[loss.agent_id] = reason
         self._announce(
             f"{agent_name(loss.agent_id)} is left out: {reason}; the others go on from {where}"

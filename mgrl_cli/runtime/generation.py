@@ -179,7 +179,7 @@ class Generation:
         objective = self._recorder.objective(self.exchange.params, status, rounds).to_bytes()
         row = self.validations.hold(rounds, objective, lambda: self._stop.signal_number, show)
         if row is not None:
-            self._recorder.record_validation(row)
+            self._recorder.record_validation(row, ends_run=self.validations.are_over)
             self._announce(self.validations.announcement)
 
     def commit(self, saved: Sequence[Saved]) -> None:

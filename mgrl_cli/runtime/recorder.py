@@ -100,19 +100,22 @@ class Recorder:
         self._files[self._run.population_metrics.name].append(population)
         self._event_log.add("population", population, step)
 
-    def record_validation(self, row: Mapping[str, object]) -> None:
+    def record_validation(self, row: Mapping[str, object], *, ends_run: bool) -> None:
         """Append a validation.
 
         Args:
             row: "round", "scores" by environment, and what else there is to say.
+            ends_run: keep a copy of the objective as it is now: there is no later one.
 
         Raises:
             StorageError: the operating system refused.
         """
         self._files[self._run.validation_metrics.name].append(row)
         scores = cast("Mapping[str, object]", row["scores"])
-        step = int(str(row["round"])) * self._config.schedule.round_steps
-        self._event_log.add("validation", scores, step)
+        rounds = int(str(row["round"]))
+        self._event_log.add("validation", scores, rounds * self._config.schedule.round_steps)
+        if ends_run:
+            _copy(self._run.objective, self._run.objective_at(rounds))
 
     def metrics(self) -> dict[str, FileRecord]:
         """Return the record of every metrics file, all of it on disk.
@@ -156,6 +159,8 @@ class Recorder:
 
     def save_objective(self, objective: LearnedObjective, *, finished_round: int | None) -> None:
         """Replace the current objective; keep a copy every 10 rounds and at the last one.
+
+        A validation that ends the run before keeps one too: see `record_validation`.
 
         Args:
             objective: as it is now.
@@ -207,6 +212,14 @@ def _cut_back_objectives(run: RunDirectory, start: Checkpoint) -> None:
     except OSError as error:
         raise StorageError(explain_os_error(error, f"cut back '{run.path}'")) from error
     write_atomically(run.objective, content)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise StorageError(explain_os_error(error, f"read '{source}'")) from error
+    write_atomically(target, content)
 
 
 def _population_row(

@@ -4,6 +4,7 @@ The specification is written once, first of all. Whoever comes with the same goe
 with another is refused.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ Specification = dict[str, Any]
 """What a study is made of, as TOML values."""
 
 _LONGEST_SLUG = 60
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial")
+"""A file that `write_atomically` had not finished."""
 
 
 @final
@@ -119,7 +122,10 @@ def read_specification(study: StudyDirectory) -> Specification:
 
 @contextmanager
 def opened(
-    study: StudyDirectory, specification: Specification, prepare: Callable[[], None]
+    study: StudyDirectory,
+    specification: Specification,
+    prepare: Callable[[], None],
+    check: Callable[[], None],
 ) -> Generator[None]:
     """Begin a study, or go on with one that is made of the same, and be its only process.
 
@@ -127,7 +133,9 @@ def opened(
         study: its parent need not exist.
         specification: what it is made of.
         prepare: called in a new study before the specification is written: whoever finds a
-            specification finds what `prepare` made.
+            specification finds what `prepare` made. A study that died before may have left some.
+        check: called every time, in a new study after `prepare` and before the specification is
+            written; raises where the study cannot go on.
 
     Raises:
         UsageError: something else bears the name, or a study made of something else.
@@ -144,11 +152,14 @@ def opened(
         except OSError as error:
             raise StorageError(explain_os_error(error, f"create '{path}'")) from error
     with locked(RunDirectory(path)):
-        remove_unfinished(path)
+        for directory in (path, study.objectives):
+            remove_unfinished(directory)
         if study.specification.exists():
             _check_same(study, read_specification(study), specification)
+            check()
         else:
             prepare()
+            check()
             write_atomically(study.specification, tomli_w.dumps(specification).encode())
         yield
 
@@ -156,8 +167,14 @@ def opened(
 def _is_begun(study: StudyDirectory) -> bool:
     """Return whether `path` holds nothing but what a study leaves that never got further."""
     allowed = {study.objectives.name, ".lock", ".lock-holder.json"}
+    written = {study.specification.name, ".lock-holder.json"}
+
+    def is_ours(name: str) -> bool:
+        partial = _PARTIAL.fullmatch(name)
+        return name in allowed or (partial is not None and partial[1] in written)
+
     return is_unstarted(study.path) or (
-        study.path.is_dir() and {entry.name for entry in study.path.iterdir()} <= allowed
+        study.path.is_dir() and all(is_ours(entry.name) for entry in study.path.iterdir())
     )
 
 
@@ -195,18 +212,43 @@ def slug(text: str, taken: set[str]) -> str:
 
 
 def import_file(source: Path, target: Path) -> None:
-    """Keep a copy of a file in the study; one that is there already stays.
+    """Keep a copy of a file in a new study, in the place of what a study left that died early.
 
     Raises:
         FileError: there is no such file.
         StorageError: the operating system refused.
     """
-    if target.exists():
-        return
+    write_atomically(target, _content(source))
+
+
+def check_copy(path: Path, sha256: str) -> None:
+    """Check that a study's copy of a file is what the study began with.
+
+    Raises:
+        FileError: it is missing or another one.
+        StorageError: the operating system refused.
+    """
+    if sha256_of(path) != sha256:
+        raise FileError(
+            f"'{path}' is not what the study began with: its SHA-256 is another; restore it from a "
+            "copy, or begin a study under another name"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file's content.
+
+    Raises:
+        FileError: there is no such file.
+        StorageError: the operating system refused.
+    """
+    return hashlib.sha256(_content(path)).hexdigest()
+
+
+def _content(path: Path) -> bytes:
     try:
-        content = source.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
-        raise FileError(f"'{source}' does not exist; check the path") from error
+        raise FileError(f"'{path}' does not exist; check the path") from error
     except OSError as error:
-        raise StorageError(explain_os_error(error, f"read '{source}'")) from error
-    write_atomically(target, content)
+        raise StorageError(explain_os_error(error, f"read '{path}'")) from error

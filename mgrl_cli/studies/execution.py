@@ -12,17 +12,23 @@ from typing import final
 from envs.preflight import check_environment
 from envs.quiet import quiet_libraries
 from envs.registry import make
-from mgrl_cli.errors import Interrupted, MgrlError
+from mgrl_cli.errors import Interrupted, MgrlError, WorkerError
 from mgrl_cli.studies.directory import StudyDirectory
 from mgrl_cli.studies.jobs import Job
 from mgrl_cli.studies.queue import JobState, JobStatus, Queue, failures
 from mgrl_cli.studies.stop import stop_signals
 from mgrl_cli.telemetry import JobSnapshot, StudySnapshot
 
+_FIRST_SIGNAL_CODE = 128
+"""From here on exit codes tell of signals, and nobody sent one to the study."""
+
 
 @final
 class StudyIncomplete(MgrlError):  # noqa: N818 - it names what the study is
-    """Some runs of a study failed; carries the exit code of the first that did."""
+    """Some runs of a study failed; carries the exit code of the first that did.
+
+    A run that was killed from outside counts as a worker that was.
+    """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -58,7 +64,8 @@ def run_jobs(
         workers: worker processes at the same time; None: one per usable core.
 
     Raises:
-        Interrupted: a signal ended the study; every run that had begun is saved.
+        Interrupted: a signal ended the study; every run that had begun is saved, but for those
+            that it names.
         StorageError: the operating system refused.
     """
     queue = Queue(jobs, study.log, workers=workers)
@@ -70,13 +77,30 @@ def run_jobs(
         )
         number = stop_signal()
     if number is not None and not queue.is_finished:
-        done = sum(status.state is JobState.FINISHED for status in queue.statuses)
-        raise Interrupted(
-            f"{signal.Signals(number).name} ended the study after {done} of {len(jobs)} runs, "
-            f"all that had begun is saved; {how}",
-            number,
-        )
+        raise interruption(queue.statuses, number, how)
     return queue.statuses
+
+
+def interruption(statuses: Sequence[JobStatus], number: int, how: str) -> Interrupted:
+    """Return what to say of a study that a signal ended.
+
+    Args:
+        statuses: of its jobs, all of them at rest.
+        number: of the signal.
+        how: the study goes on.
+    """
+    done = sum(status.state is JobState.FINISHED for status in statuses)
+    failed = [
+        f"{status.job.name} ({status.problem})"
+        for status in statuses
+        if status.state is JobState.FAILED
+    ]
+    kept = f"failed: {', '.join(failed)}" if failed else "all that had begun is saved"
+    return Interrupted(
+        f"{signal.Signals(number).name} ended the study after {done} of {len(statuses)} runs, "
+        f"{kept}; {how}",
+        number,
+    )
 
 
 def raise_failures(study: StudyDirectory, statuses: Sequence[JobStatus]) -> None:
@@ -91,7 +115,7 @@ def raise_failures(study: StudyDirectory, statuses: Sequence[JobStatus]) -> None
         raise StudyIncomplete(
             f"{len(lost)} of {len(statuses)} runs have no result: {', '.join(lost)}; mend what is "
             f"wrong, then try them again with: mgrl {study.kind} --resume {study.path}",
-            codes[0],
+            codes[0] if codes[0] < _FIRST_SIGNAL_CODE else WorkerError.exit_code,
         )
 
 

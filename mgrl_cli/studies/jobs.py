@@ -6,14 +6,17 @@ know what a run computes, nor how jobs are executed.
 
 import json
 import os
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgrl_cli.errors import FileError, MgrlError
-from mgrl_cli.run_dir.checkpoints import newest_manifest
+from mgrl_cli.errors import FileError, MgrlError, StorageError
+from mgrl_cli.run_dir.atomic import explain_os_error
+from mgrl_cli.run_dir.checkpoints import checkpoint_paths, newest_manifest
 from mgrl_cli.run_dir.layout import RunDirectory, is_run_directory
+from mgrl_cli.run_dir.lock import lock_holder
 from mgrl_cli.run_dir.settings import read_settings
 
 _LAST_LINE_BYTES = 65_536
@@ -63,6 +66,31 @@ def is_finished(job: Job) -> bool:
         return newest is not None and newest.is_final(read_settings(run))
     except MgrlError:  # `mgrl resume` will say what is wrong with it
         return False
+
+
+def forget_unsaved(job: Job) -> None:
+    """Remove a run that was killed before it had saved anything: it would begin anew anyway.
+
+    It may not even have its objective yet, and then it could not be resumed. Left alone where
+    somebody is at work on it, or where metrics tell of checkpoints that are gone.
+
+    Raises:
+        StorageError: the operating system refused.
+    """
+    run = RunDirectory(job.run)
+    if not is_run_directory(job.run) or checkpoint_paths(run):
+        return
+    with suppress(FileError):  # what is wrong with the lock, `mgrl resume` will say
+        if lock_holder(run) is None:
+            _remove_without_metrics(run)
+
+
+def _remove_without_metrics(run: RunDirectory) -> None:
+    try:
+        if not any(path.stat().st_size for path in run.metrics.glob("*.jsonl")):
+            shutil.rmtree(run.path)
+    except OSError as error:
+        raise StorageError(explain_os_error(error, f"remove '{run.path}'")) from error
 
 
 def has_settings(job: Job) -> bool:

@@ -4,33 +4,40 @@ Read from options or a TOML file, checked and completed here, kept as `matrix.to
 of how its runs are executed.
 """
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from envs.registry import ALIASES
-from mgrl_cli.config import Rule
-from mgrl_cli.errors import FileError, StorageError, UsageError
+from mgrl_cli.config import Rule, RunConfig
+from mgrl_cli.errors import FileError, UsageError
+from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.presets import parse_toml
-from mgrl_cli.run_dir.atomic import explain_os_error
 from mgrl_cli.run_dir.checkpoints import newest_manifest
 from mgrl_cli.run_dir.layout import RunDirectory, find_run, is_run_directory
 from mgrl_cli.run_dir.settings import read_settings
 from mgrl_cli.studies.directory import (
     Specification,
     StudyDirectory,
+    check_copy,
     import_file,
+    sha256_of,
     slug,
 )
-from mgrl_cli.studies.settings import check_rules, explain, population
+from mgrl_cli.studies.settings import (
+    LONGEST_NAME,
+    Name,
+    RowName,
+    RunPath,
+    check_rule_names,
+    explain,
+    population,
+)
 
-_MOST_SEEDS = 1000
-_Seeds = Annotated[int, Field(ge=1, le=_MOST_SEEDS)]
+_Seeds = Annotated[int, Field(ge=1, le=1000)]
 _Steps = Annotated[int, Field(ge=1, le=10**9)]
-_Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class _Section(BaseModel):
@@ -40,20 +47,22 @@ class _Section(BaseModel):
 class Training(_Section):
     """One row of learned objectives: a training to be made, or a run that is there already."""
 
-    name: str = ""
+    name: RowName = ""
     """What the row is called; by default what it trains on, or the run's name."""
-    envs: list[_Name] = []
+    envs: list[Name] = []
     """Training environments, with numbers of agents as "lunar:3" if any."""
-    run: str = ""
+    run: RunPath = ""
     """Name or path of a finished meta-training, in place of `envs`."""
     set: list[str] = []
     """Settings of the training, as --set takes them; win over the matrix's own."""
     test_set: list[str] = []
     """Settings of this row's tests; win over the matrix's and the column's own."""
     sha256: str = ""
-    """Of the run's objective file; found out when the matrix begins."""
+    """Of the run's objective file; found out when the matrix begins, as is all that follows."""
     steps: int = 0
-    """Env steps per agent that the run has made; found out likewise."""
+    """Env steps that each agent of the run had made for it."""
+    is_best: bool = False
+    """True where the objective is the best by the run's validations, not the last."""
 
     @model_validator(mode="after")
     def _has_one_source(self) -> "Training":
@@ -69,13 +78,13 @@ class Training(_Section):
     @property
     def environments(self) -> list[str]:
         """Names of the training environments, without numbers of agents."""
-        return [str(env["id"]) for env in population(self.envs)]
+        return [str(env["id"]) for env in population(self.envs, "envs")]
 
 
 class Column(_Section):
     """One test environment."""
 
-    env: _Name
+    env: Name
     set: list[str] = []
     """Settings of its tests; win over the matrix's own."""
     stuck_below: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -134,7 +143,7 @@ def parse_matrix(settings: Mapping[str, Any], *, source: str) -> Matrix:
         UsageError: unknown key, wrong type, or it makes no sense; names `source`.
     """
     rules = settings.get("objectives", [])
-    check_rules(rules if isinstance(rules, list) else [], "objectives")
+    check_rule_names(rules if isinstance(rules, list) else [], "objectives")
     try:
         return Matrix.model_validate(dict(settings))
     except ValidationError as error:
@@ -156,49 +165,78 @@ def read_matrix(path: Path) -> dict[str, Any]:
         raise UsageError(f"'{path}' is not TOML: {error}") from error
 
 
-def training_of(text: str, runs_dir: Path) -> dict[str, Any]:
+def training_of(text: str, runs_dir: Path, begun: Matrix | None) -> dict[str, Any]:
     """Return the row that `--train` means: the name of a run, or environments.
 
     A name that both have is the environment's: name the run by its path.
+
+    Args:
+        text: what was given.
+        runs_dir: where runs are kept.
+        begun: the matrix as it was begun; its runs may be gone meanwhile.
     """
     items = [item.strip() for item in text.split(",")]
     candidates = (Path(text), runs_dir / text)
-    if text not in ALIASES and any(is_run_directory(candidate) for candidate in candidates):
+    is_known = begun is not None and any(row.run == text for row in begun.train)
+    if text not in ALIASES and (is_known or any(map(is_run_directory, candidates))):
         return {"run": text}
     return {"envs": items}
 
 
-def completed(matrix: Matrix, runs_dir: Path) -> Matrix:
+def completed(matrix: Matrix, runs_dir: Path, begun: Matrix | None) -> Matrix:
     """Return the matrix with all rows named and what is known of runs written down.
+
+    Args:
+        matrix: as somebody gave it.
+        runs_dir: where runs are kept.
+        begun: the matrix as it was begun, with copies of what it needs of runs; None: it is new.
 
     Raises:
         FileError: a run is missing or damaged.
-        UsageError: a run is no finished meta-training, or two rows bear one name.
+        UsageError: a run is no finished meta-training, two rows bear one name, or what is to be
+            found out of a run was given.
     """
-    rows = [_completed_row(row, runs_dir) for row in matrix.train]
+    known = () if begun is None else begun.train
+    rows = [_completed_row(row, runs_dir, known) for row in matrix.train]
     return parse_matrix(
         {**matrix.document, "train": [row.model_dump() for row in rows]}, source="matrix"
     )
 
 
-def _completed_row(row: Training, runs_dir: Path) -> Training:
+def _completed_row(row: Training, runs_dir: Path, known: Sequence[Training]) -> Training:
+    if row.sha256 or row.steps or row.is_best:
+        raise UsageError(
+            f"row '{row.name or row.run or row.envs[0]}' got sha256, steps or is_best, which are "
+            "found out; leave them out, or continue a matrix with --resume"
+        )
     if not row.run:
-        return row.model_copy(update={"name": row.name or ",".join(row.envs)})
-    if row.sha256:  # read back from the matrix's own directory
-        return row
+        return row.model_copy(update={"name": row.name or _name_of(row.envs)})
+    begun = next((it for it in known if it.run == row.run and row.name in ("", it.name)), None)
+    if begun is not None:
+        found = ("name", "envs", "sha256", "steps", "is_best")
+        return row.model_copy(update={name: getattr(begun, name) for name in found})
     run = finished_training(row.run, runs_dir)
     config = read_settings(run)
-    try:
-        content = run.objective.read_bytes()
-    except OSError as error:
-        raise StorageError(explain_os_error(error, f"read '{run.objective}'")) from error
-    known = {
-        "name": row.name or run.path.resolve().name,
-        "envs": [env.id for env in config.envs],
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "steps": config.steps,
-    }
-    return row.model_copy(update=known)
+    objective = chosen_objective(run, config)
+    return row.model_copy(
+        update={
+            "name": row.name or run.path.resolve().name,
+            "envs": [env.id for env in config.envs],
+            "sha256": sha256_of(objective),
+            "steps": LearnedObjective.load(objective).metadata.steps_per_agent,
+            "is_best": bool(config.validation.envs),
+        }
+    )
+
+
+def _name_of(envs: Sequence[str]) -> str:
+    name = ",".join(envs)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def chosen_objective(run: RunDirectory, config: RunConfig) -> Path:
+    """Return the objective that a training is tested by: the best where it has validations."""
+    return run.best_objective if config.validation.envs else run.objective
 
 
 def finished_training(name: str, runs_dir: Path) -> RunDirectory:
@@ -206,7 +244,7 @@ def finished_training(name: str, runs_dir: Path) -> RunDirectory:
 
     Raises:
         FileError: there is no such run, or it is damaged.
-        UsageError: it is none, or not finished.
+        UsageError: it is none, not finished, or has no best objective.
     """
     run = find_run(name, runs_dir)
     config, newest = read_settings(run), newest_manifest(run)
@@ -215,6 +253,11 @@ def finished_training(name: str, runs_dir: Path) -> RunDirectory:
     if newest is None or not newest.is_final(config) or not run.objective.is_file():
         raise UsageError(
             f"run '{run.path}' has not finished; finish it first with: mgrl resume {run.path}"
+        )
+    if not chosen_objective(run, config).is_file():
+        raise UsageError(
+            f"run '{run.path}' has no {run.best_objective.name}: none of its validations had a "
+            f"score; test its last one with: mgrl meta-test --objective {run.objective}"
         )
     return run
 
@@ -232,7 +275,7 @@ def objective_copies(matrix: Matrix, study: StudyDirectory) -> dict[str, Path]:
 
 
 def import_runs(matrix: Matrix, study: StudyDirectory, runs_dir: Path) -> None:
-    """Copy the objectives of rows that are runs into the study; those that are there stay.
+    """Copy the objectives of rows that are runs into a new study.
 
     Raises:
         FileError: one is missing.
@@ -241,4 +284,17 @@ def import_runs(matrix: Matrix, study: StudyDirectory, runs_dir: Path) -> None:
     copies = objective_copies(matrix, study)
     for row in matrix.train:
         if row.run:
-            import_file(find_run(row.run, runs_dir).objective, copies[row.name])
+            run = find_run(row.run, runs_dir)
+            import_file(chosen_objective(run, read_settings(run)), copies[row.name])
+
+
+def check_copies(matrix: Matrix, study: StudyDirectory) -> None:
+    """Check that the study's copies of objectives are those that it was begun with.
+
+    Raises:
+        FileError: one is missing or another.
+        StorageError: the operating system refused.
+    """
+    for row in matrix.train:
+        if row.run:
+            check_copy(objective_copies(matrix, study)[row.name], row.sha256)

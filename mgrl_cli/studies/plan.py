@@ -14,10 +14,11 @@ from mgrl_cli.studies.matrix import (
     Column,
     Matrix,
     Training,
+    chosen_objective,
     is_same_environment,
     objective_copies,
 )
-from mgrl_cli.studies.settings import RunSettings, job_of
+from mgrl_cli.studies.settings import TEST_SEED_OFFSET, RunSettings, job_of, section_of
 
 LEARNED = "learned"
 
@@ -27,14 +28,19 @@ class Cell:
     """One test, and where its results belong."""
 
     job: Job
+    settings: RunSettings
+    """Of the job's run."""
+    copy: Path | None
+    """The study's copy of the objective; None where the study makes it, or the rule needs none."""
     row: str
     """Label of the row."""
     training: str
-    """Which training the objective came from; "" for a rule that needs none."""
+    """Which training the objective came from, with "(best)" where it is the best by the training's
+    validations and not the last; "" for a rule that needs none."""
     meta_seed: int | None
     """Seed of that training; None where there is none, or where it is not the study's."""
     train_env_steps: int
-    """Env steps each agent of the training had made; 0 without one."""
+    """Env steps each agent of the training was to make; 0 without one."""
     environment: str
     is_seen: bool
     """True where the objective was trained on the environment."""
@@ -58,8 +64,10 @@ class _Objective:
     """One learned objective of a row."""
 
     path: Path
-    test_seed: int
-    """Root of the randomness of its tests."""
+    seed: int
+    """That of the training, or of the study; its tests have theirs `TEST_SEED_OFFSET` away."""
+    is_best: bool
+    """By the training's validations, not the last."""
     meta_seed: int | None
     env_steps: int
     job: Job | None
@@ -109,7 +117,7 @@ def _objectives(
 ) -> list[_Objective]:
     if row.run:
         path = objective_copies(matrix, study)[row.name]
-        return [_Objective(path, matrix.seed, None, row.steps, None)]
+        return [_Objective(path, matrix.seed, row.is_best, None, row.steps, None)]
     found: list[_Objective] = []
     for meta_seed in range(matrix.seed, matrix.seed + matrix.meta_seeds):
         name = slug(f"{row.name}.seed-{meta_seed}", taken)
@@ -122,8 +130,10 @@ def _objectives(
             set=(*matrix.set, *row.set),
         )
         job = job_of(f"train-{name}", study.train / name, ("meta-train",), settings)
-        path = RunDirectory(job.run).objective
-        found.append(_Objective(path, meta_seed, meta_seed, job.agent_steps // job.agents, job))
+        config = settings.resolved(job.name)
+        path = chosen_objective(RunDirectory(job.run), config)
+        is_best = bool(config.validation.envs)
+        found.append(_Objective(path, meta_seed, is_best, meta_seed, config.steps, job))
     return found
 
 
@@ -137,17 +147,21 @@ def _learned_cell(
     row, column = where
     seed = "" if objective.meta_seed is None else f".seed-{objective.meta_seed}"
     name = slug(f"{row.name}{seed}.{column.env}", taken)
+    settings = _test_settings(matrix, column, LEARNED, objective.seed, row.test_set)
     job = job_of(
         f"test-{name}",
         study.test / name,
         ("meta-test", "--objective", str(objective.path)),
-        _test_settings(matrix, column, LEARNED, objective.test_seed, row.test_set),
+        settings,
         needs=() if objective.job is None else (objective.job.name,),
     )
+    training = f"{row.name} (best)" if objective.is_best else row.name
     return Cell(
         job=job,
-        row=f"{LEARNED}: {row.name}",
-        training=row.name,
+        settings=settings,
+        copy=objective.path if objective.job is None else None,
+        row=f"{LEARNED}: {training}",
+        training=training,
         meta_seed=objective.meta_seed,
         train_env_steps=objective.env_steps,
         environment=column.env,
@@ -167,6 +181,8 @@ def _baseline_cell(
     settings = _test_settings(matrix, column, rule, matrix.seed, ())
     return Cell(
         job=baseline_job(rule, settings, study, taken),
+        settings=settings,
+        copy=None,
         row=rule,
         training="",
         meta_seed=None,
@@ -180,13 +196,14 @@ def _baseline_cell(
 def _test_settings(
     matrix: Matrix, column: Column, rule: str, seed: int, more: Sequence[str]
 ) -> RunSettings:
+    shared = [it for it in matrix.set if section_of(it) != "validation"]  # of trainings only
     return RunSettings(
         kind="meta-test",
         envs=(column.env,),
         preset=matrix.preset,
-        seed=seed,
+        seed=seed + TEST_SEED_OFFSET,
         steps=matrix.steps,
-        set=(*matrix.set, *column.set, *more),
+        set=(*shared, *column.set, *more),
         rule=rule,
         seeds=matrix.seeds,
     )

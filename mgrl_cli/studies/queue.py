@@ -1,7 +1,7 @@
 """Executes the jobs of a study: a few at a time, in order, each once, stopping in good order.
 
 Every job is a process of its own that keeps its run safe itself, so the queue keeps nothing: what
-is finished on disk is skipped, what has begun is resumed. Knows nothing of what jobs are for.
+is finished on disk is skipped, what has been saved is resumed. Knows nothing of what jobs are for.
 """
 
 import os
@@ -15,7 +15,14 @@ from typing import final
 from mgrl_cli.errors import StorageError
 from mgrl_cli.run_dir.atomic import create_directory, explain_os_error
 from mgrl_cli.studies.child import Child
-from mgrl_cli.studies.jobs import Job, command_of, fraction_of, has_settings, is_finished
+from mgrl_cli.studies.jobs import (
+    Job,
+    command_of,
+    forget_unsaved,
+    fraction_of,
+    has_settings,
+    is_finished,
+)
 
 _LOOK_INTERVAL_S = 0.1
 _SHOW_INTERVAL_S = 0.5
@@ -79,7 +86,8 @@ class Queue:
         """
         self._jobs = {job.name: job for job in jobs}
         self._log_dir = log_dir
-        self._workers = usable_cores() if workers is None else workers
+        self.workers = usable_cores() if workers is None else workers
+        """Worker processes at the same time."""
         self._children: dict[str, Child] = {}
         self._taken: dict[str, int] = {}
         """Workers that each running job has."""
@@ -151,7 +159,7 @@ class Queue:
                 self._block_if_hopeless(job)
         ready = [job for job in self._jobs.values() if self._is_ready(job)]
         for index, job in enumerate(ready):
-            free = self._workers - sum(self._taken.values())
+            free = self.workers - sum(self._taken.values())
             if free <= 0 or not self._may_start():
                 break
             # Cores that no other job could use go to this one.
@@ -180,6 +188,7 @@ class Queue:
             create_directory(job.run.parent)
         except OSError as error:
             raise StorageError(explain_os_error(error, f"begin '{job.run}'")) from error
+        forget_unsaved(job)
         log = self._log_dir / f"{job.name}.log"
         self._children[job.name] = Child(command_of(job, workers), log)
         self._taken[job.name] = workers

@@ -10,22 +10,39 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 from mgrl_cli.config import RunConfig
-from mgrl_cli.errors import DivergedError, StorageError, WorkerError
+from mgrl_cli.errors import (
+    DivergedError,
+    FileError,
+    MgrlError,
+    RunLockedError,
+    StorageError,
+    UsageError,
+    WorkerError,
+)
 from mgrl_cli.run_dir.atomic import explain_os_error
 from mgrl_cli.run_dir.checkpoints import newest_manifest
-from mgrl_cli.run_dir.layout import RunDirectory, agent_name, is_run_directory
+from mgrl_cli.run_dir.layout import RunDirectory, agent_name
 from mgrl_cli.run_dir.manifest import OBJECTIVE_NAME
 from mgrl_cli.run_dir.metrics import read_evaluations
 from mgrl_cli.run_dir.scores import seed_scores
 from mgrl_cli.run_dir.settings import read_settings
+from mgrl_cli.run_dir.validations import WORKER_LOST
 from mgrl_cli.studies.directory import slug
 from mgrl_cli.studies.jobs import Job
 from mgrl_cli.studies.queue import JobStatus, Queue, failures
 
 _SEED_OFFSET = 1_000_000
 """Between the seeds of training and tests, so that a later meta-test of the chosen objective with
-the training's seed, which is the default's, is not one that it was chosen by."""
-_NO_AGENT_LEFT = (WorkerError.exit_code, DivergedError.exit_code)
+the training's seed, which is the default's, is not one that it was chosen by. Unlike that of
+`settings.TEST_SEED_OFFSET`, so that neither are the tests of a study."""
+_FINAL: Sequence[type[MgrlError]] = (
+    UsageError,
+    RunLockedError,
+    FileError,
+    WorkerError,
+    StorageError,
+)
+"""Failures of a test that tell nothing of the objective, and that another try cannot mend."""
 
 
 def validate(
@@ -33,17 +50,34 @@ def validate(
     round_index: int,
     stop_signal: Callable[[], int | None],
     show: Callable[[float], None],
+    *,
+    workers: int | None = None,
 ) -> Mapping[str, Sequence[float]] | None:
     """Test an objective on fresh agents; see `runtime.validation.Validator`.
 
+    Args:
+        run: the meta-training.
+        round_index: at whose end the objective stood as it is there.
+        stop_signal: asked a few times a second.
+        show: told how much is done.
+        workers: processes at the same time, which the training's own leave free meanwhile; None or
+            0: one per usable core.
+
     Raises:
-        WorkerError: tests were killed again and again.
+        WorkerError: tests, or their workers, were killed again and again.
         StorageError: the operating system refused.
         MgrlError: the tests cannot be made.
     """
     config = read_settings(run)
     jobs = validation_jobs(run, config, round_index)
-    lost = _lost_jobs(run, round_index, list(jobs.values()), stop_signal, show)
+    for job in jobs.values():
+        forget_decimated(RunDirectory(job.run))
+
+    def queue_of(left: Sequence[Job]) -> Queue:
+        return validation_queue(run, round_index, left, workers)
+
+    tries = 1 + config.supervision.max_restarts
+    lost = _lost_jobs(queue_of, list(jobs.values()), tries, stop_signal, show)
     if lost is None:
         return None
     num_seeds = config.validation.seeds
@@ -55,39 +89,61 @@ def validate(
     }
 
 
+def validation_queue(
+    run: RunDirectory, round_index: int, jobs: Sequence[Job], workers: int | None
+) -> Queue:
+    """Return what executes the tests of a validation; arguments as in `validate`.
+
+    Raises:
+        StorageError: the operating system refused to tell what is finished.
+    """
+    log_dir = run.validation_at(round_index) / "log"
+    return Queue(jobs, log_dir, workers=workers or None, is_warm=True)  # as this process is
+
+
 def _lost_jobs(
-    run: RunDirectory,
-    round_index: int,
+    queue_of: Callable[[Sequence[Job]], Queue],
     jobs: Sequence[Job],
+    tries: int,
     stop_signal: Callable[[], int | None],
     show: Callable[[float], None],
 ) -> set[str] | None:
     """Run the tests, again where they die; return those in which no agent was left.
 
     None: stopped before the end.
+
+    Raises:
+        MgrlError: a test failed for a reason that says nothing of the objective.
     """
-    log_dir = run.validation_at(round_index) / "log"
     lost: set[str] = set()
-    tries = 1 + read_settings(run).supervision.max_restarts
-    while True:
-        left = [job for job in jobs if job.name not in lost]
-        for job in left:
-            _forget_unsaved(RunDirectory(job.run))
-        queue = Queue(left, log_dir, is_warm=True)  # this process has compiled already
+    for number in range(tries):
+        queue = queue_of([job for job in jobs if job.name not in lost])
         queue.execute(lambda statuses: show(_fraction(statuses, len(jobs))), stop_signal)
         if stop_signal() is not None and not queue.is_finished:
             return None
         died: list[JobStatus] = []
         for name, status in failures(queue.statuses).items():
-            if status.exit_code in _NO_AGENT_LEFT:
+            if is_score(status):
                 lost.add(name)
             else:
                 died.append(status)
-        if not died:
-            return lost
-        tries -= 1
         for status in died:
-            _refuse_hopeless(status, round_index, is_last_try=tries == 0)
+            refuse_hopeless(status, is_last_try=number == tries - 1)
+        if not died:
+            break
+    for job in jobs:
+        refuse_decimated(job)
+    return lost
+
+
+def is_score(status: JobStatus) -> bool:
+    """Return whether a test failed for what the objective made of its agents, or its environment.
+
+    Then it would fail again. A machine that ran out of memory, say, is another matter.
+    """
+    if status.exit_code == WorkerError.exit_code:
+        return WORKER_LOST not in status.problem and not _lost_workers(RunDirectory(status.job.run))
+    return status.exit_code == DivergedError.exit_code
 
 
 def validation_jobs(run: RunDirectory, config: RunConfig, round_index: int) -> dict[str, Job]:
@@ -133,28 +189,51 @@ def _fraction(statuses: Sequence[JobStatus], num_jobs: int) -> float:
     return (made + num_jobs - len(statuses)) / num_jobs
 
 
-def _forget_unsaved(test: RunDirectory) -> None:
-    """Remove a test that was killed before it had saved anything: it would begin anew anyway.
+def _lost_workers(test: RunDirectory) -> str:
+    """Return why a test left out an agent whose worker was lost; "": it did not."""
+    newest = newest_manifest(test)
+    reasons = newest.quarantined.values() if newest is not None else ()
+    return next((reason for reason in reasons if reason.startswith(WORKER_LOST)), "")
 
-    It may not even have its objective yet, and then it could not be resumed.
+
+def forget_decimated(test: RunDirectory) -> None:
+    """Remove a test that goes on without an agent though only the machine was to blame.
+
+    Raises:
+        StorageError: the operating system refused.
     """
-    if is_run_directory(test.path) and newest_manifest(test) is None:
+    if _lost_workers(test):
         try:
             shutil.rmtree(test.path)
         except OSError as error:
             raise StorageError(explain_os_error(error, f"remove '{test.path}'")) from error
 
 
-def _refuse_hopeless(status: JobStatus, round_index: int, *, is_last_try: bool) -> None:
-    """Raise for a failure that another try cannot mend: all but sudden deaths."""
-    if status.exit_code == StorageError.exit_code:
-        raise StorageError(_explain(status, round_index))
-    if is_last_try or 1 < status.exit_code < 128:
-        raise WorkerError(_explain(status, round_index))
+def refuse_decimated(job: Job) -> None:
+    """Refuse a test that has come to its end without such an agent; it is made anew on resume.
+
+    Raises:
+        WorkerError: it has.
+    """
+    reason = _lost_workers(RunDirectory(job.run))
+    if reason:
+        raise WorkerError(_explain(job, f"an agent was left out: {reason}"))
 
 
-def _explain(status: JobStatus, round_index: int) -> str:
+def refuse_hopeless(status: JobStatus, *, is_last_try: bool) -> None:
+    """Raise for a failure that another try cannot mend: all but sudden deaths.
+
+    Raises:
+        MgrlError: with the test's own exit code.
+        WorkerError: a sudden death, and there is no try left.
+    """
+    kind = next((it for it in _FINAL if it.exit_code == status.exit_code), None)
+    if kind is not None or is_last_try:
+        raise (kind or WorkerError)(_explain(status.job, status.problem))
+
+
+def _explain(job: Job, problem: str) -> str:
     return (
-        f"the validation after round {round_index} failed ({status.job.name}: {status.problem}); "
-        "mend that and continue with mgrl resume, or leave it out with another run"
+        f"the validation in '{job.run.parent}' failed ({job.name}: {problem}); mend that and "
+        "continue with mgrl resume, or leave it out with another run"
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from mgrl_cli.agents.health import DIVERGED, Health
+from mgrl_cli.agents.health import DIVERGED, Health, patience_per_epoch
 from mgrl_cli.config import SupervisionConfig
 
 LIMITS = SupervisionConfig(max_failed_episodes=3, max_skipped_updates=4)
@@ -63,6 +63,13 @@ def test_no_kind_of_failure_hides_behind_successes_of_another(what):
             COUNT[other](health, True, LIMITS)
         health.count_episode("", LIMITS)
     assert what in health.quarantine
+
+
+def test_agents_that_learn_once_per_epoch_have_less_patience_never_more():
+    for given, expected in ((100, 3), (3, 3), (2, 2)):
+        limits = SupervisionConfig(max_failed_episodes=7, max_skipped_updates=given)
+        per_epoch = patience_per_epoch(limits)
+        assert (per_epoch.max_skipped_updates, per_epoch.max_failed_episodes) == (expected, 7)
 
 
 def test_quarantine_is_for_good():

@@ -10,6 +10,7 @@ pytest.importorskip("stable_baselines3", reason="the rule ppo needs the extra 'b
 from stable_baselines3 import PPO
 
 from mgrl_cli.agents.counters import Counters
+from mgrl_cli.agents.health import DIVERGED
 from mgrl_cli.agents.population import agent_specs
 from mgrl_cli.agents.ppo_agent import PpoAgent
 from mgrl_cli.agents.saved_agent import restore_agent, save_agent
@@ -17,6 +18,7 @@ from mgrl_cli.agents.streams import Streams, draw_seed
 from mgrl_cli.presets import resolve_config
 from mgrl_cli.replay.log import ReplayLog
 from mgrl_cli.replay.reader import ReplayReader
+from mgrl_cli.telemetry import AgentState
 
 ROLLOUT = 128
 
@@ -25,12 +27,17 @@ ROLLOUT = 128
 def agent_of():
     agents = []
 
-    def build(*assignments: str, env: str = "pendulum", seed: int = 0) -> PpoAgent:
+    def build(*assignments: str, env: str = "pendulum", seed: int = 0, **kwargs: float) -> PpoAgent:
         config = resolve_config(
             kind="meta-test",
             preset="smoke",
             assignments=(f"ppo.rollout_steps={ROLLOUT}", *assignments),
-            options={"envs": [{"id": env}], "rules": ["ppo"], "seed": seed, "steps": 10_000},
+            options={
+                "envs": [{"id": env, "kwargs": kwargs}],
+                "rules": ["ppo"],
+                "seed": seed,
+                "steps": 10_000,
+            },
         )
         agents.append(PpoAgent(agent_specs(config)[0], config))
         return agents[-1]
@@ -144,11 +151,15 @@ def test_a_number_of_steps_that_it_cannot_have_played_is_refused(agent_of, env_s
     assert agent.counters.env_steps == 0
 
 
-def test_networks_that_its_play_does_not_lead_to_are_refused(agent_of):
-    agent = agent_of()
-    tensors = {name: tensor.clone() for name, tensor in agent.tensors().items()}
-    with pytest.raises(ValueError, match="is not what was saved"):
-        agent.restore_tensors(tensors, Counters(env_steps=ROLLOUT))
+def test_networks_that_its_play_does_not_lead_to_end_in_quarantine(agent_of, tmp_path):
+    agent, again = agent_of(), agent_of()
+    agent.play(ROLLOUT, 0)
+    agent.tensors()["ppo.log_std"].add_(0.01)
+    restore_agent(again, *saved_and_log(agent, tmp_path))
+    assert "'ppo.log_std' is not what was saved" in again.health.quarantine
+    assert again.counters == agent.counters
+    again.play(10_000, 0)
+    assert again.counters.env_steps == ROLLOUT
 
 
 def test_an_episode_that_fails_is_cut_short_and_counted(agent_of, scripted):
@@ -173,6 +184,60 @@ def test_a_failing_environment_ends_in_quarantine_and_not_in_a_loop(agent_of, sc
     assert "5 episodes in a row failed" in agent.health.quarantine
     assert agent.statistics.summary()["failed_episodes"] == 5
     assert scripted.episodes == 7
+
+
+def assert_diverged(agent: PpoAgent, reason: str) -> None:
+    assert agent.health.quarantine.startswith(f"{DIVERGED}: {reason}")
+    assert len(agent.health.quarantine.splitlines()) == 1
+    assert agent.state == AgentState.QUARANTINED
+
+
+@pytest.mark.parametrize(
+    ("reward", "updates", "reason"),
+    [
+        (1e25, 3, "3 policy updates in a row were not finite"),  # the loss alone is infinite
+        (3e38, 1, "ppo's networks are not finite"),
+    ],
+)
+def test_rewards_that_no_network_bears_end_in_quarantine(
+    agent_of, scripted, tmp_path, reward, updates, reason
+):
+    agent, again = (agent_of(env="Scripted-v0", reward=reward) for _ in range(2))
+    agent.begin_round()
+    agent.play(10_000, 0)
+    assert_diverged(agent, reason)
+    assert (agent.counters.env_steps, agent.counters.updates) == (updates * ROLLOUT, updates)
+    is_finite = np.isfinite(agent.act(np.zeros(2, np.float32))).all()
+    assert is_finite == (reward < 1e30)
+    restore_agent(again, *saved_and_log(agent, tmp_path))
+    assert again.health == agent.health
+    assert networks(again) == networks(agent)
+
+
+def test_one_update_that_taught_nothing_is_counted_and_forgiven(agent_of, scripted):
+    agent = agent_of(env="Scripted-v0", reward=1e25)
+    agent.begin_round()
+    agent.play(2 * ROLLOUT, 0)
+    assert agent.health.skipped_policy_updates == 2
+    assert agent.statistics.summary()["skipped_updates"] == 2
+    agent.player.training()._env.unwrapped.reward = 1.0
+    agent.play(3 * ROLLOUT, 0)
+    assert agent.health.skipped_policy_updates == 0
+    assert not agent.health.quarantine
+
+
+def test_observations_that_no_network_bears_end_in_quarantine(agent_of, scripted):
+    """Finite in float32, but their weighted sums are not."""
+    agent = agent_of(env="Scripted-v0", obs=3e38)
+    agent.tensors()["ppo.mlp_extractor.policy_net.0.weight"].mul_(100)
+    before = networks(agent)
+    agent.begin_round()
+    agent.play(10_000, 0)
+    assert_diverged(agent, "ppo broke off: ")
+    assert (agent.counters.env_steps, agent.counters.updates) == (0, 0)
+    assert networks(agent) == before
+    assert agent.player.evaluate(agent.act, [0]) == []
+    assert "the policy overflowed" in agent.player.last_failure
 
 
 def test_what_comes_after_a_failure_is_repeatable(agent_of, scripted):

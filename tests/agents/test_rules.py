@@ -62,19 +62,28 @@ def test_every_off_policy_rule_has_its_objective(rule):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_td3_is_as_published_under_every_preset(preset):
-    config = config_for("td3", preset=preset)
+    settings = (
+        *("critic.terminal_bonus=true", "critic.timeout_is_terminal=true"),
+        "schedule.policy_interval=5",
+    )
+    config = config_for("td3", preset=preset, assignments=settings)
     td3 = config_of_rule(config, "td3")
     for network in (td3.policy, td3.critic):
         assert (network.hidden, network.learning_rate) == (256, 3e-4)
         assert (network.layer_norm, network.initialisation) == (False, "fan_in")
     policy = td3.policy
     assert (policy.clip_norm, policy.pre_activation_limit, policy.last_layer_scale) == (0, 0, 1)
-    assert td3.critic.batch == "transitions"
+    critic = td3.critic
+    assert critic.batch == "transitions"
+    assert (critic.terminal_bonus, critic.timeout_is_terminal) == (False, False)
+    assert td3.schedule.policy_interval == 2
     assert td3.windows.batch * td3.windows.steps == 256
-    kept = {"exploration", "schedule", "evaluation", "replay", "steps", "seed"}
+    kept = {"exploration", "evaluation", "replay", "steps", "seed"}
     assert all(getattr(td3, name) == getattr(config, name) for name in kept)
-    for name in ("discount", "polyak", "target_noise", "target_noise_clip", "terminal_bonus"):
-        assert getattr(td3.critic, name) == getattr(config.critic, name)
+    for name in ("discount", "polyak", "target_noise", "target_noise_clip"):
+        assert getattr(critic, name) == getattr(config.critic, name)
+    for name in ("round_steps", "updates_start"):
+        assert getattr(td3.schedule, name) == getattr(config.schedule, name)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in OBJECTIVES if rule != "td3"])
@@ -84,7 +93,10 @@ def test_every_other_rule_runs_under_the_runs_own_settings(rule):
 
 
 def test_a_td3_agent_draws_256_independent_transitions_for_both_updates(agent_of):
-    agent = agent_of("td3", "schedule.updates_start=0", "exploration.random_steps=0")
+    agent = agent_of(
+        *("td3", "schedule.updates_start=0", "exploration.random_steps=0"),
+        "schedule.policy_interval=5",
+    )
     agent.begin_round()
     agent.play(400, 0)
     windows = agent._windows(agent._config.windows.batch)
@@ -95,7 +107,9 @@ def test_a_td3_agent_draws_256_independent_transitions_for_both_updates(agent_of
     critic = (obs + act) * 256 + 256 + 256 * 256 + 256 + 256 + 1
     assert agent.learner.critic_params.shape == (2, critic)
     before = agent.learner.policy_params.clone()
-    agent.learn(0)
+    agent.learn(1)
+    assert torch.equal(agent.learner.policy_params, before)
+    agent.learn(2)
     # Adam's first step has the length of the learning rate.
     moved = (agent.learner.policy_params - before).abs().max().item()
     assert moved == pytest.approx(3e-4, rel=1e-2)
@@ -110,6 +124,14 @@ def test_importance_weighted_agents_see_how_actions_came_about(agent_of, rule):
     agent.learn(0)
     assert agent.statistics.summary()["skipped_updates"] == 0
     assert not torch.equal(agent.learner.policy_params, before)
+    # The same agent, but for what its replay says about how likely its actions were.
+    other = agent_of(rule, "schedule.updates_start=0", "exploration.random_steps=100")
+    other.begin_round()
+    other.play(200, 0)
+    other.replay._log_density[:200] += np.random.default_rng(0).normal(size=200).astype(np.float32)
+    other.learn(0)
+    assert torch.equal(other.learner.critic_params, agent.learner.critic_params)
+    assert not torch.equal(other.learner.policy_params, agent.learner.policy_params)
 
 
 def test_the_rules_of_importance_weights_differ_in_the_clip_alone(agent_of):

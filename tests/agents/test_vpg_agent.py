@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mgrl_cli.agents.health import DIVERGED
 from mgrl_cli.agents.population import agent_specs
 from mgrl_cli.agents.vpg_agent import VpgAgent
 from mgrl_cli.presets import resolve_config
@@ -14,12 +15,17 @@ EPISODE = 200
 def agent_of():
     agents = []
 
-    def build(*assignments: str, env: str = "pendulum", seed: int = 0) -> VpgAgent:
+    def build(*assignments: str, env: str = "pendulum", seed: int = 0, **kwargs: float) -> VpgAgent:
         config = resolve_config(
             kind="meta-test",
             preset="smoke",
             assignments=assignments,
-            options={"envs": [{"id": env}], "rules": ["vpg"], "seed": seed, "steps": 10**6},
+            options={
+                "envs": [{"id": env, "kwargs": kwargs}],
+                "rules": ["vpg"],
+                "seed": seed,
+                "steps": 10**6,
+            },
         )
         agents.append(VpgAgent(agent_specs(config)[0], config))
         return agents[-1]
@@ -58,6 +64,28 @@ def test_a_policy_that_is_not_finite_ends_in_quarantine(agent_of):
     agent.play(EPISODE, 0)
     assert agent.statistics.summary()["failed_episodes"] > 0
     assert agent.health.quarantine
+
+
+def test_epochs_that_teach_nothing_end_in_quarantine_after_three(agent_of, scripted):
+    """A run has tens of epochs: waiting for a hundred would be waiting for its end."""
+    agent = agent_of("vpg.epoch_steps=20", env="Scripted-v0", reward=3e38)
+    before = {name: tensor.clone() for name, tensor in agent.learner.tensors().items()}
+    agent.begin_round()
+    agent.play(40, 0)
+    assert not agent.health.quarantine
+    agent.play(10_000, 0)
+    assert agent.counters.updates == 3
+    assert agent.health.quarantine == f"{DIVERGED}: 3 critic updates in a row were not finite"
+    assert agent.statistics.summary()["skipped_updates"] == 6
+    assert all(tensor.equal(before[name]) for name, tensor in agent.learner.tensors().items())
+
+
+def test_its_value_steps_are_signs_of_life(agent_of, scripted):
+    agent = agent_of("vpg.epoch_steps=20", "vpg.value_steps=7", env="Scripted-v0")
+    beats = []
+    agent.player.on_step = lambda: beats.append(agent.counters.updates)
+    agent.play(20, 0)
+    assert len(beats) == 20 + 7
 
 
 @pytest.mark.slow

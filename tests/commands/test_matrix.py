@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -144,6 +145,32 @@ def test_progress_tests_what_a_training_has_kept(
     assert snapshot(study / "test") == before
 
 
+def test_a_setting_that_contradicts_the_objective_of_a_row_is_refused_first(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made.runs / "m" / "train" / "pendulum-cartpole.seed-0"
+    config = tmp_path / "matrix.toml"
+    config.write_text(
+        f"preset = 'smoke'\ntest = [{{env = 'reacher'}}]\n"
+        f"[[train]]\nrun = '{run}'\ntest_set = ['objective.bound=3']\n"
+    )
+    words = ["matrix", "--run", "x", "--config", str(config), "--runs-dir", str(tmp_path)]
+    outcome = Outcome(capsys, words)
+    assert (outcome.exit_code, "objective.bound=3.0 contradicts" in outcome.refusal) == (2, True)
+    assert not (tmp_path / "x" / "matrix.toml").exists()
+
+
+def test_a_missing_package_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    words = ["matrix", "--run", "x", "--train", "pendulum", "--test", "reacher"]
+    words += ["--objectives", "learned,ppo", "--runs-dir", str(tmp_path)]
+    outcome = Outcome(capsys, words)
+    assert (outcome.exit_code, "pip install 'mgrl[baselines]'" in outcome.refusal) == (2, True)
+    assert not list(tmp_path.rglob("train"))
+
+
 REFUSED = {
     "no name": (["matrix", "--train", "pendulum", "--test", "reacher"], 2, "with --run"),
     "no test": (["matrix", "--run", "x", "--train", "pendulum"], 2, "'test'"),
@@ -157,6 +184,11 @@ REFUSED = {
         ["matrix", "--run", "x", "--test", "reacher", "--objectives", "dpg"],
         2,
         "Did you mean 'ddpg'?",
+    ),
+    "setting that the study decides": (
+        ["matrix", "--run", "x", "--test", "reacher", "--objectives", "td3", "--set", "seeds=9"],
+        2,
+        "give it as --seeds",
     ),
     "name": (["matrix", "--run", "../x", "--train", "a", "--test", "b"], 2, "is not usable"),
     "no matrix": (["matrix", "--resume", "nobody"], 4, "no matrix 'nobody'"),

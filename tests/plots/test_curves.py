@@ -173,3 +173,17 @@ def test_seeds_are_counted_within_an_environment(tmp_path: Path, evaluations: li
     ]
     figure, _ = plot_learning_curves(rows, tmp_path / "curve.svg", title="x")
     assert "ddpg (1–2 seeds)" in figure.read_text(encoding="utf-8")
+
+
+def test_runs_that_share_objectives_are_not_called_seeds(
+    tmp_path: Path, evaluations: list[EvaluationRow]
+):
+    objectives = {("learned", "hopper"): 2, ("ddpg", "hopper"): 0}
+    figure, _ = plot_learning_curves(
+        evaluations, tmp_path / "curve.svg", title="x", objectives=objectives
+    )
+    text = figure.read_text(encoding="utf-8")
+    assert "learned (2 runs of 2 objectives)" in text
+    assert "ddpg (2 seeds)" in text
+    assert "Lines: mean over runs." in text
+    assert "Thin: single runs." in text

@@ -38,7 +38,7 @@ def contrast(first: tuple[float, ...], second: tuple[float, ...]) -> float:
 def test_every_cell_shows_its_numbers(tmp_path: Path) -> None:
     figure, _ = plot_heat_map(CELLS, tmp_path / "map.svg", title="Table 1")
     texts = drawn_texts(figure)
-    for expected in ("283 ± 119", "-120 ± 12.0", "1,024", "failed", "17.0 ± 0.5", "Table 1"):
+    for expected in ("283 ± 119", "-120 ± 12.0", "1,024", "no result", "17.0 ± 0.5", "Table 1"):
         assert expected in texts
     assert {"lunar &amp; cheetah", "ppo", "ddpg", "hopper", "lunar"} <= set(texts)
 
@@ -73,7 +73,15 @@ def test_cells_come_as_data_too(tmp_path: Path) -> None:
     with data.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["mean"] for row in rows] == ["283.4", "-120.0", "1024.0", "", "17.0"]
-    assert list(rows[0]) == ["row", "column", "mean", "deviation", "seeds"]
+    assert list(rows[0]) == [
+        "row",
+        "column",
+        "mean",
+        "deviation",
+        "runs",
+        "objectives",
+        "is_incomplete",
+    ]
 
 
 def test_a_small_map_fits_a_column_and_a_wide_one_the_page(tmp_path: Path) -> None:
@@ -92,15 +100,30 @@ def test_awkward_cells_are_drawn(tmp_path: Path) -> None:
     figure, _ = plot_heat_map(cells, tmp_path / "map.svg", title="long " * 60)
     texts = drawn_texts(figure)
     assert any(text.startswith("$x_1$ very") for text in texts)
-    assert "failed" in texts
+    assert "no result" in texts
 
 
-def test_caption_counts_the_seeds_of_what_was_scored(tmp_path: Path) -> None:
+def test_caption_counts_the_runs_of_what_was_scored(tmp_path: Path) -> None:
     failed = HeatCell("td3", "lunar", math.nan, math.nan, 0)
     figure, _ = plot_heat_map([*CELLS, failed], tmp_path / "a.svg", title="x")
-    assert "1–3 seeds." in figure.read_text(encoding="utf-8")
+    assert "1–3 runs." in figure.read_text(encoding="utf-8")
     figure, _ = plot_heat_map([failed], tmp_path / "b.svg", title="x")
     assert "Nothing was scored." in figure.read_text(encoding="utf-8")
+
+
+def test_runs_of_shared_objectives_are_told_and_incomplete_cells_marked(tmp_path: Path) -> None:
+    cells = [
+        HeatCell("learned: a", "hopper", 12.0, 1.0, 9, 3),
+        HeatCell("learned: b", "hopper", 14.0, 1.0, 5, 2, is_incomplete=True),
+        HeatCell("ddpg", "hopper", 13.0, 1.0, 3),
+    ]
+    figure, _ = plot_heat_map(cells, tmp_path / "map.svg", title="x")
+    text = figure.read_text(encoding="utf-8")
+    assert "3–9 runs, learned ones of 2–3 objectives." in text
+    assert "† Some runs are missing or ended early." in text
+    assert [word for word in drawn_texts(figure) if word.endswith("†")] == ["14.0 ± 1.0†"]
+    figure, _ = plot_heat_map(cells[:1], tmp_path / "whole.svg", title="x")
+    assert "†" not in figure.read_text(encoding="utf-8")
 
 
 def test_same_cells_give_the_same_bytes(tmp_path: Path) -> None:

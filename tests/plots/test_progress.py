@@ -13,7 +13,7 @@ POINTS = [
     for checkpoint in range(4)
     for seed in range(3)
 ]
-LEVELS = [ReferenceScores("hopper", "ddpg", [271.0, 276.0, 290.0])]
+LEVELS = [ReferenceScores("hopper", "ddpg", {0: 271.0, 1: 276.0, 4: 290.0})]
 
 
 def test_one_test_environment_fits_a_column(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_figure_names_what_it_shows(tmp_path: Path) -> None:
 def test_failed_runs_are_marked_and_not_made_up(tmp_path: Path) -> None:
     failed = [point._replace(score=math.nan) if point.seed == 1 else point for point in POINTS]
     figure, data = plot_progress(failed, tmp_path / "progress.svg", title="x")
-    assert "Crosses: failed." in figure.read_text(encoding="utf-8")
+    assert "Crosses: no result." in figure.read_text(encoding="utf-8")
     with data.open(newline="", encoding="utf-8") as file:
         scores = [row["score"] for row in csv.DictReader(file)]
     assert scores.count("") == 4
@@ -44,9 +44,9 @@ def test_failed_runs_are_marked_and_not_made_up(tmp_path: Path) -> None:
 
 def test_nothing_but_failures_is_a_figure_too(tmp_path: Path) -> None:
     failed = [point._replace(score=math.nan) for point in POINTS]
-    level = ReferenceScores("hopper", "ddpg", [math.nan])
+    level = ReferenceScores("hopper", "ddpg", {0: math.nan})
     figure, _ = plot_progress(failed, tmp_path / "a.svg", title="x", references=[level])
-    assert "Crosses: failed." in figure.read_text(encoding="utf-8")
+    assert "Crosses: no result." in figure.read_text(encoding="utf-8")
 
 
 def test_data_holds_points_and_levels(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_data_holds_points_and_levels(tmp_path: Path) -> None:
         rows = list(csv.reader(file))
     assert rows[0] == ["environment", "label", "train_env_steps", "seed", "score"]
     assert rows[1] == ["hopper", "learned", "0", "0", "0.0"]
-    assert rows[-1] == ["hopper", "ddpg", "", "2", "290.0"]
+    assert rows[-1] == ["hopper", "ddpg", "", "4", "290.0"]
     assert len(rows) == 1 + 12 + 3
 
 

@@ -11,7 +11,7 @@ from mgrl_cli.replay.log import ReplayLog
 from mgrl_cli.replay.reader import ReplayReader
 from mgrl_cli.replay.refill import refill
 from mgrl_cli.replay.ring import ReplayRing
-from mgrl_cli.replay.schema import EPISODE_FIELDS, STEP_FIELDS
+from mgrl_cli.replay.schema import EPISODE_FIELDS, STEP_FIELDS, BehaviourKind
 
 
 def assert_same_draws(one, other):
@@ -66,6 +66,24 @@ def test_a_ring_that_was_cleared_in_between_gets_the_episodes_after_it(log, tmp_
             each.append(make_episode(7, number))
     log.commit()
     refill(found, ReplayReader(tmp_path / "agent-000"), 3)
+    assert_same_draws(lost, found)
+
+
+def test_densities_come_back_whichever_way_each_step_was_drawn(log, tmp_path, make_episode):
+    lost, found = (ReplayRing(100, 3, 2, exploration_noise=0.3) for _ in range(2))
+    episode = make_episode(7)
+    kinds = np.array([BehaviourKind.RANDOM, BehaviourKind.POLICY] * 4, np.uint8)[:7]
+    episode = episode._replace(behaviour_kind=kinds)
+    for each in (log, lost):
+        each.append(episode)
+    log.commit()
+    refill(found, ReplayReader(tmp_path / "agent-000"), 1)
+    density = found.sample_windows(
+        np.random.default_rng(0), 1, 7, "inside", with_behaviour=True
+    ).behaviour.log_density[0]
+    is_random = torch.from_numpy(kinds == BehaviourKind.RANDOM)
+    assert (density[is_random] == np.float32(-2 * np.log(2))).all()
+    assert (density[~is_random] != density[0]).all()
     assert_same_draws(lost, found)
 
 

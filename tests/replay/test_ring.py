@@ -238,12 +238,16 @@ def test_asking_for_behaviour_changes_no_draw(wrapped, sample_by):
     assert first.bit_generator.state == second.bit_generator.state
 
 
-def test_a_ring_without_noise_keeps_no_behaviour(make_episode):
-    ring = ReplayRing(20, 3, 2)
-    ring.append(make_episode(5))
-    with pytest.raises(UsageError, match="keeps no behaviour"):
-        ring.sample_windows(np.random.default_rng(0), 1, 1, with_behaviour=True)
-    assert ring.read_all()[0].raw_action is None
+def test_a_ring_may_keep_raw_actions_without_densities(make_episode):
+    ring, bare = ReplayRing(20, 3, 2, keeps_raw_actions=True), ReplayRing(20, 3, 2)
+    for each in (ring, bare):
+        each.append(make_episode(5))
+        with pytest.raises(UsageError, match="keeps no behaviour"):
+            each.sample_windows(np.random.default_rng(0), 1, 1, with_behaviour=True)
+    (stored,) = ring.read_all()
+    assert (stored.raw_action == make_episode(5).raw_action).all()
+    with pytest.raises(UsageError, match="keeps no raw actions"):
+        bare.read_all()
 
 
 @pytest.mark.parametrize("noise", [0.0, -0.1, float("nan")])

@@ -8,11 +8,11 @@ pytest.importorskip("stable_baselines3", reason="the rule ppo needs the extra 'b
 
 from mgrl_cli.agents.ppo_agent import PpoAgent
 from mgrl_cli.config import RunConfig
-from mgrl_cli.errors import FileError, Interrupted
-from mgrl_cli.run_dir.checkpoints import checkpoint_paths
+from mgrl_cli.errors import Interrupted
+from mgrl_cli.run_dir.checkpoints import checkpoint_paths, load_checkpoint
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.runtime.launch import claim_run, meta_test
-from mgrl_cli.runtime.resumption import resume, standing_of
+from mgrl_cli.runtime.resumption import resume
 from tests.runtime.conftest import Remembering, fingerprint, tiny_config
 from tests.runtime.stopping import StopAfterRound, run_with_stops
 from tests.runtime.test_resumption import beats
@@ -79,14 +79,13 @@ def test_a_run_stopped_before_its_first_checkpoint_needs_no_objective_to_begin(
     assert bits(run) == whole
 
 
-def test_a_ppo_that_cannot_be_played_again_is_refused(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_ppo_that_cannot_be_played_again_is_out_and_the_others_go_on(
+    config: RunConfig, whole: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with another release of the library: it would go on from somewhere else."""
     run = claim_run(config, tmp_path, "run")
     with pytest.raises(Interrupted):
         meta_test(config, run, None, StopAfterRound(2), workers=0)
-    newest = checkpoint_paths(run)[-1].name
     real = PpoAgent._collect
 
     def otherwise(agent: PpoAgent, objective_version: int) -> None:
@@ -94,9 +93,15 @@ def test_a_ppo_that_cannot_be_played_again_is_refused(
         agent._model.policy.log_std.data += 0.01
 
     monkeypatch.setattr(PpoAgent, "_collect", otherwise)
-    with pytest.raises(FileError, match="ppo can be resumed only where"):
-        resume(run, Remembering(), workers=0, say=lambda _: None)
-    monkeypatch.undo()
-    checkpoint = standing_of(run).checkpoint
-    assert checkpoint is not None
-    assert checkpoint.path.name == newest
+    progress = Remembering()
+    resume(run, progress, workers=0, say=lambda _: None)
+    (event,) = [event for event in progress.events if "left the population" in event]
+    assert event.startswith("agent-003 left")
+    assert "ppo can be resumed only where" in event
+    manifest = load_checkpoint(checkpoint_paths(run)[-1]).manifest
+    assert set(manifest.quarantined) == {"agent-003"}
+    assert manifest.rounds == config.num_rounds
+    left = bits(run)["metrics"]
+    agents = {name for name in whole["metrics"] if name.startswith("agent")}
+    same = {name for name in agents if left[name] == whole["metrics"][name]}
+    assert agents - same == {"agent-003.jsonl"}

@@ -210,6 +210,9 @@ def test_a_run_that_gets_no_better_ends_early_and_says_so(
     meta_train(config, run, progress, workers=0, validator=scripted())
     why = "ended after round 3 of 4: none of the last 1 validations was better than that of round 2"
     assert progress.events[-1].startswith(why)
+    # Round 3 is no multiple of 10, but the last one all the same.
+    assert run.objective_at(3).read_bytes() == run.objective.read_bytes()
+    assert [path.name for path in run.objectives.iterdir()] == ["round-000003.safetensors"]
     assert standing_of(run).is_finished
     before = outcome(run)
     assert main(["resume", str(run.path)]) == 0

@@ -9,8 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mgrl_cli.run_dir.layout import RunDirectory
+from mgrl_cli.run_dir.lock import locked
 from mgrl_cli.studies.child import Child
-from mgrl_cli.studies.jobs import Job, command_of, fraction_of, is_finished
+from mgrl_cli.studies.jobs import Job, command_of, forget_unsaved, fraction_of, is_finished
 from mgrl_cli.studies.queue import JobState, JobStatus, Queue, failures
 from tests.faults.processes import assert_soon_gone, wait_until
 
@@ -76,6 +78,43 @@ def test_a_new_run_gets_its_command_and_a_begun_one_is_resumed(tmp_path: Path) -
     (one.run / "config.toml").touch()
     assert command_of(one, 1)[3:] == ["resume", str(one.run), "--workers", "1", "--quiet"]
     assert not is_finished(one)
+
+
+def test_a_run_that_had_saved_nothing_is_begun_anew(tmp_path: Path) -> None:
+    one = job("one", tmp_path, "meta-test", "--env", "pendulum", "--objective", "absent.x")
+    settle(one)
+    queue = Queue([one], tmp_path / "log")
+    queue.execute(lambda _: None, lambda: None)
+    # The command that begins it was given, not resume, which would say that it has no objective.
+    assert "'absent.x'" in queue.statuses[0].problem
+    assert not one.run.exists()
+
+
+def settle(one: Job) -> None:
+    """Leave what a run has that was killed right after it had claimed its directory."""
+    (one.run / "metrics").mkdir(parents=True)
+    (one.run / "metrics" / "agent-000.jsonl").touch()
+    (one.run / "config.toml").write_text("kind = 'meta-test'")
+
+
+def test_a_run_with_anything_to_lose_is_kept(tmp_path: Path) -> None:
+    one = job("one", tmp_path)
+    settle(one)
+    with locked(RunDirectory(one.run)):  # somebody resumes it by hand
+        forget_unsaved(one)
+    assert one.run.exists()
+    checkpoint = one.run / "checkpoints" / "round-000001"  # damaged, and not ours to judge
+    checkpoint.mkdir(parents=True)
+    forget_unsaved(one)
+    assert one.run.exists()
+    checkpoint.rmdir()
+    metrics = one.run / "metrics" / "agent-000.jsonl"
+    metrics.write_text("{}\n")  # of rounds whose checkpoints are gone
+    forget_unsaved(one)
+    assert one.run.exists()
+    metrics.write_text("")
+    forget_unsaved(one)
+    assert not one.run.exists()
 
 
 def test_a_fraction_is_that_of_the_last_whole_line(tmp_path: Path) -> None:
