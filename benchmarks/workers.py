@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.end_to_end import DrivenAgent, meet_in, new_exchange, population
 from benchmarks.measure import Effort, Result, cores, median_and_quartiles, one_thread
-from mgrl_cli.lifeline import Lifeline, begin
+from mgrl_cli.lifeline import die_with
 from mgrl_cli.runtime.exchange import Exchange
 from mgrl_cli.runtime.worker import prepared_torch
 
@@ -47,7 +47,7 @@ def run_together(body: Callable[..., Any], arguments: Sequence[tuple[Any, ...]])
             for number, each in enumerate(arguments):
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(
-                    target=begin, args=(Lifeline(), _member, body, theirs, each), daemon=True
+                    target=_member, args=(body, theirs, os.getpid(), each), daemon=True
                 )
                 process.start()
                 theirs.close()
@@ -100,7 +100,10 @@ def run(effort: Effort) -> Iterator[Result]:
     )
 
 
-def _member(body: Callable[..., Any], answer: Connection, arguments: tuple[Any, ...]) -> None:
+def _member(
+    body: Callable[..., Any], answer: Connection, parent_pid: int, arguments: tuple[Any, ...]
+) -> None:
+    die_with(parent_pid)
     with prepared_torch():
         answer.send(body(*arguments))
 

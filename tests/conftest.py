@@ -30,15 +30,15 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+_HELPERS = ("resource_tracker", "forkserver")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_process_is_left_behind() -> Iterator[None]:
     """Fail the session if a child process outlives the tests, and end it."""
     yield
     children = [
-        child
-        for child in psutil.Process().children(recursive=True)
-        # Python's own helper: it lives until this process ends, to clean up after it.
-        if not _is_resource_tracker(child)
+        child for child in psutil.Process().children(recursive=True) if not _is_a_helper(child)
     ]
     _, alive = psutil.wait_procs(children, timeout=30)
     left = [f"{child.pid}: {_command_line(child)}" for child in alive]
@@ -48,8 +48,17 @@ def no_process_is_left_behind() -> Iterator[None]:
     assert not left, f"processes left behind by the tests: {left}"
 
 
-def _is_resource_tracker(process: psutil.Process) -> bool:
-    return "multiprocessing.resource_tracker" in _command_line(process)
+def _is_a_helper(process: psutil.Process) -> bool:
+    """Return whether this is a helper of multiprocessing's: they live as long as this process.
+
+    Those that the fork server becomes look like itself, but it is their parent.
+    """
+    try:
+        is_ours = process.ppid() == os.getpid()
+    except psutil.Error:
+        return False
+    line = _command_line(process)
+    return is_ours and any(f"multiprocessing.{name}" in line for name in _HELPERS)
 
 
 def _command_line(process: psutil.Process) -> str:

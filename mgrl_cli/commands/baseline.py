@@ -21,6 +21,7 @@ from mgrl_cli.commands.run_options import (
     StuckBelowOption,
     WorkersOption,
     check_device,
+    prepare_for_workers,
     split_rules,
     supervision_options,
 )
@@ -60,6 +61,7 @@ def baseline(
     An ordinary test run without an objective: same seeds, env steps, evaluations and files as
     mgrl meta-test gives its rules. Example: mgrl baseline td3,ppo --env hopper
     """
+    prepare_for_workers(workers)
     from mgrl_cli.presets import resolve_config
 
     check_device(device)

@@ -21,6 +21,7 @@ from mgrl_cli.commands.run_options import (
     WorkersOption,
     check_device,
     check_stuck_below,
+    prepare_for_workers,
     progress_line,
     split_rules,
     supervision_options,
@@ -73,6 +74,7 @@ def meta_test(
     curves (PNG, CSV), evaluations.csv, results.json and all metrics go to RUNS_DIR/NAME.
     Example: mgrl meta-test --env hopper --against ddpg,reinforce
     """
+    prepare_for_workers(workers)
     from mgrl_cli.objective_file import LearnedObjective
     from mgrl_cli.presets import resolve_config
     from mgrl_cli.run_dir.objectives import find_objective

@@ -21,6 +21,7 @@ from mgrl_cli.commands.run_options import (
     StepsOption,
     WorkersOption,
     check_device,
+    prepare_for_workers,
     progress_line,
     split_list,
     supervision_options,
@@ -78,6 +79,7 @@ def meta_train(
     One worker process per agent; the objective, its history, metrics and all replay go to
     RUNS_DIR/NAME. Example: mgrl meta-train --envs lunar,cheetah
     """
+    prepare_for_workers(workers)
     from rich.console import Console
 
     from mgrl_cli.presets import resolve_config

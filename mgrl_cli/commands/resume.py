@@ -13,6 +13,7 @@ from mgrl_cli.commands.run_options import (
     StuckBelowOption,
     WorkersOption,
     check_stuck_below,
+    prepare_for_workers,
     progress_line,
 )
 
@@ -38,6 +39,7 @@ def resume(
     What comes out is bit for bit what the run would have given without the stop. Settings are those
     of the run. Example: mgrl resume runs/first
     """
+    prepare_for_workers(workers)
     from mgrl_cli.run_dir.layout import find_run
 
     check_stuck_below(stuck_below)

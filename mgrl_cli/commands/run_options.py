@@ -1,6 +1,7 @@
 """Options that every command which starts a run shares."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mgrl_cli.errors import UsageError, did_you_mean
+from mgrl_cli.fork_server import start_fork_server
 
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Env steps per agent.")]
 PresetOption = Annotated[
@@ -71,6 +73,17 @@ def check_device(device: str) -> None:
         raise UsageError("device 'cuda' is not supported yet; leave --device out to use the CPU")
     if device != "cpu":
         raise UsageError(f"unknown device '{device}', expected cpu")
+
+
+def prepare_for_workers(workers: int | None) -> None:
+    """Begin what worker processes need and takes seconds, before this process does its own part.
+
+    Args:
+        workers: what `--workers` says.
+    """
+    if workers != 0:
+        with suppress(OSError):  # said where the first worker is started
+            start_fork_server()
 
 
 def check_stuck_below(stuck_below: float | None) -> None:

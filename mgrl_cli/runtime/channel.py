@@ -4,24 +4,23 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Generator
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import final
 
+import numpy as np
 import torch.multiprocessing as mp
 
 from envs.errors import EnvironmentFailure, EnvironmentSetupError
 from mgrl_cli.errors import MgrlError, UsageError, WorkerError
-from mgrl_cli.lifeline import Lifeline, begin
+from mgrl_cli.fork_server import START_METHOD, STOP_SIGNALS
+from mgrl_cli.lifeline import die_with
 from mgrl_cli.runtime.messages import Order, Report, WorkerFailure
 from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepared_torch
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What asks a run to stop. A terminal sends them to the whole process group, but only the
-coordinator decides what they mean; workers ignore them."""
+WORKER_NAME = "mgrl-worker"
+"""How the system calls a worker process, before its number (Linux)."""
 
 
 @final
@@ -29,20 +28,24 @@ class WorkerHandle:
     """The coordinator's end of one worker process."""
 
     def __init__(self, plan: WorkerPlan) -> None:
-        """Spawn the process. Call from the main thread only: it dies with the calling thread.
+        """Start the process. Call from the main thread only: it dies with the calling thread.
 
         Hold the stop signals back meanwhile.
+
+        Raises:
+            OSError: the system refused.
+            EOFError: it refused the fork server, which has died of that.
         """
-        context = mp.get_context("spawn")
+        context = mp.get_context(START_METHOD)
         agents = ", ".join(str(spec.agent_id) for spec in plan.specs)
         self.number = plan.number
         self.name = f"worker {plan.number} (agents {agents})"
         self.log = plan.run.logs / f"worker-{plan.number:03d}.log"
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
-            target=begin,
-            args=(Lifeline(), _worker_main, plan, theirs, self.log),
-            name=f"mgrl-worker-{plan.number}",
+            target=_worker_main,
+            args=(plan, theirs, self.log),
+            name=f"{WORKER_NAME}-{plan.number}",
             daemon=True,
         )
         self.process.start()
@@ -77,9 +80,18 @@ class WorkerHandle:
 
 def _worker_main(plan: WorkerPlan, connection: Connection, log: Path) -> None:
     """Run one worker process from start to end."""
+    die_with(os.getppid())  # which is the fork server, where there is one: it too has such a tie
+    coordinator = mp.parent_process()
+    if coordinator is None or not coordinator.is_alive():
+        os._exit(1)  # it died before the tie was made
+    with suppress(OSError):  # another system than Linux
+        Path("/proc/self/comm").write_text(mp.current_process().name)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see `stop_signals_held_back`
+    # What a fork server has once, its workers would draw alike. (Python sees to its own generator;
+    # torch's begins with the same seed in every process anyway.)
+    np.random.seed()
     _send_output_to(log)
     os.chdir(plan.run.logs)  # MuJoCo drops its log file into the working directory
 
@@ -109,33 +121,6 @@ def _failure(error: Exception) -> WorkerFailure:
     if isinstance(error, EnvironmentFailure):
         return WorkerFailure(str(error), WorkerError.exit_code, details)
     return WorkerFailure(f"{type(error).__name__}: {error}", MgrlError.exit_code, details)
-
-
-@contextmanager
-def stop_signals_held_back() -> Generator[None]:
-    """Block the stop signals in this thread; they arrive at the end.
-
-    A process started meanwhile begins with them blocked. It spends seconds on imports before it can
-    ignore them, and a Ctrl-C in that time would kill it.
-    """
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-
-
-def start_resource_tracker() -> None:
-    """Start multiprocessing's helper process so that a hang-up of the terminal does not kill it.
-
-    It shields itself from SIGINT and SIGTERM, but a SIGHUP to the process group would end it and
-    make Python complain when the next worker starts. What is ignored at its start stays ignored.
-    """
-    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        signal.signal(signal.SIGHUP, previous)
 
 
 def _send_output_to(log: Path) -> None:

@@ -17,11 +17,11 @@ from typing import Protocol, final
 
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.errors import Interrupted, StorageError
+from mgrl_cli.fork_server import STOP_SIGNALS
 from mgrl_cli.run_dir.checkpoints import Checkpoint
 from mgrl_cli.run_dir.layout import agent_name
 from mgrl_cli.run_dir.validations import WORKER_LOST, early_end
 from mgrl_cli.runtime.board import StatusBoard
-from mgrl_cli.runtime.channel import STOP_SIGNALS, start_resource_tracker
 from mgrl_cli.runtime.crew import Crew, WorkerLost
 from mgrl_cli.runtime.generation import Generation, nobody_left
 from mgrl_cli.runtime.messages import Order, Report, Saved
@@ -60,8 +60,6 @@ class Coordinator:
         self._plan = plan
         self._progress = progress
         self._start = start
-        if plan.workers > 0:
-            start_resource_tracker()
         self._stop = StopRequest()
         self._board = StatusBoard(len(plan.specs))
         self._signal: int | None = None

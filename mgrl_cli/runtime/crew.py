@@ -1,14 +1,14 @@
 """All worker processes of one generation: started together, heard, watched, ended together."""
 
-import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from typing import final
 
 from mgrl_cli.errors import FileError, MgrlError, StorageError, UsageError, WorkerError
-from mgrl_cli.runtime.channel import WorkerHandle, stop_signals_held_back
+from mgrl_cli.fork_server import start_fork_server, stop_signals_held_back
+from mgrl_cli.runtime.channel import WorkerHandle
 from mgrl_cli.runtime.generation import Generation
 from mgrl_cli.runtime.messages import Report, Saved, WorkerFailure
 from mgrl_cli.runtime.pulse import Watchdog
@@ -71,14 +71,15 @@ class Crew:
             WorkerLost: a worker died, hung or gave up.
             MgrlError: what no restart can mend.
         """
-        # Workers are single-threaded; set before they import torch, whose pools read it once.
-        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+        with _refusals_named("the workers' fork server"):
+            start_fork_server()
         with ExitStack() as stack:
             for plan in plans:
                 if self._stop.is_requested:
                     return
                 with stop_signals_held_back():
-                    handle = _start(plan)
+                    with _refusals_named(f"worker {plan.number}"):
+                        handle = WorkerHandle(plan)
                     self._handles.append(handle)
                     stack.callback(handle.kill)
             looked_s = time.monotonic()
@@ -159,11 +160,14 @@ class Crew:
         return WorkerLost(cause, self._watchdog.agent_of(handle.number))
 
 
-def _start(plan: WorkerPlan) -> WorkerHandle:
+@contextmanager
+def _refusals_named(process: str) -> Generator[None]:
+    """Say which process the system would not start, and what can be done."""
     try:
-        return WorkerHandle(plan)
-    except OSError as error:
+        yield
+    except (OSError, EOFError) as error:
+        cause = getattr(error, "strerror", None) or "the system refused"
         raise StorageError(
-            f"cannot start worker {plan.number}: {error.strerror or error}; use fewer --workers or "
-            "raise the limit of 'ulimit -n' (open files) or 'ulimit -u' (processes)"
+            f"cannot start {process}: {cause}; use fewer --workers or raise the limit of "
+            "'ulimit -n' (open files) or 'ulimit -u' (processes)"
         ) from error

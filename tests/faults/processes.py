@@ -15,6 +15,7 @@ import psutil
 
 from mgrl_cli.cli import main
 from mgrl_cli.run_dir.layout import RunDirectory
+from mgrl_cli.runtime.channel import WORKER_NAME
 from tests.faults.tally import IS_CAMPAIGN
 from tests.runtime.conftest import TINY, fingerprint
 
@@ -130,11 +131,10 @@ def workers_of(coordinator: int) -> list[psutil.Process]:
     """The worker processes of a coordinator, in the order of their starts."""
     found: list[psutil.Process] = []
     with suppress(psutil.Error):  # the coordinator has gone
-        for child in psutil.Process(coordinator).children():
+        for process in psutil.Process(coordinator).children(recursive=True):
             with suppress(psutil.Error):  # one that has just gone
-                # Not the resource tracker.
-                if "spawn_main" in " ".join(child.cmdline()):
-                    found.append(child)
+                if process.name().startswith(WORKER_NAME):
+                    found.append(process)
     return sorted(found, key=lambda each: (each.create_time(), each.pid))
 
 

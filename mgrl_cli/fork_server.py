@@ -1,0 +1,68 @@
+"""The fork server: one process that has imported what workers need, and becomes them on request.
+
+A worker that starts from nothing spends seconds of processor time on imports, and keeps a copy of
+its own of all that they leave in memory. To fork the coordinator instead would be no way out: it
+has threads, locks and a terminal. The server has one thread and waits; `multiprocessing` makes it.
+Linux only. Elsewhere workers start from nothing: the system's libraries need not survive a fork.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a run to stop. A terminal sends them to the whole process group, but only the
+coordinator decides what they mean; workers and their server ignore them."""
+
+
+def start_fork_server() -> None:
+    """Have the server running, where there is one, and doing its imports by itself.
+
+    The earlier, the more of them are done while this process does its own. Call from the main
+    thread only: it dies with the calling thread.
+
+    Raises:
+        OSError: the system starts no process.
+    """
+    # Workers have one thread. Set before anyone imports torch, whose pools read it once: a process
+    # whose pools have started must not fork.
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    _start_resource_tracker()
+    if START_METHOD == "forkserver":
+        from multiprocessing import forkserver
+
+        multiprocessing.set_forkserver_preload(["mgrl_cli.runtime.preload"])
+        with stop_signals_held_back():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def stop_signals_held_back() -> Generator[None]:
+    """Block the stop signals in this thread; they arrive at the end.
+
+    A process started meanwhile begins with them blocked. It may spend seconds on imports before it
+    can ignore them, and a Ctrl-C in that time would kill it.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _start_resource_tracker() -> None:
+    """Start multiprocessing's helper process so that a hang-up of the terminal does not kill it.
+
+    It shields itself from SIGINT and SIGTERM, but a SIGHUP to the process group would end it and
+    make Python complain when the next worker starts. What is ignored at its start stays ignored.
+    """
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.signal(signal.SIGHUP, previous)

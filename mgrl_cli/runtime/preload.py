@@ -1,0 +1,36 @@
+"""What the fork server does before anybody asks it for a worker; imported there, for its effects.
+
+Whatever stands here no worker has to do. Nothing may start a thread: the server forks.
+"""
+
+import importlib
+import os
+from contextlib import suppress
+
+from mgrl_cli.lifeline import die_with
+
+_MODULES = (
+    "mgrl_cli.runtime.channel",
+    # What agents import only where they need it.
+    "mgrl_cli.algorithm.fused.head",
+    "mgrl_cli.algorithm.fused.passes",
+    "mgrl_cli.algorithm.fused.trunk_passes",
+    "scipy.linalg",  # by numba's support of numpy.linalg, when it loads a kernel
+    "gymnasium.envs.box2d",
+    "gymnasium.envs.mujoco",
+)
+
+
+def _rouse_numba() -> None:
+    """Have numba set up its compiler, which it does with the first function."""
+    from numba import njit
+
+    njit("f8(f8)")(lambda x: x)
+
+
+die_with(os.getppid())  # first: what follows takes seconds
+for _name in _MODULES:
+    with suppress(Exception):  # a worker that needs it will say what is wrong with it
+        importlib.import_module(_name)
+with suppress(Exception):
+    _rouse_numba()
