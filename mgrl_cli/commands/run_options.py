@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from mgrl_cli.errors import UsageError, did_you_mean
-from mgrl_cli.fork_server import start_fork_server
 
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Env steps per agent.")]
 PresetOption = Annotated[
@@ -82,6 +81,8 @@ def prepare_for_workers(workers: int | None) -> None:
         workers: what `--workers` says.
     """
     if workers != 0:
+        from mgrl_cli.fork_server import start_fork_server
+
         with suppress(OSError):  # said where the first worker is started
             start_fork_server()
 

@@ -1,6 +1,6 @@
 """Whether worker processes can be started, share memory and end with their coordinator.
 
-As a probe it spawns two processes of its own. Knows what workers need from the system and nothing
+As a probe it starts two processes, as runs start their workers. Knows what workers need from the system and nothing
 of what they compute.
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from mgrl_cli.diagnosis.check import BYTES_PER_MIB, Check, describe_error
 from mgrl_cli.diagnosis.probe import ProbeReport, reporter
+from mgrl_cli.fork_server import START_METHOD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ def probe_processes(report: Callable[[str, object], None]) -> None:
 
 def _measure_spawn_s(report: Callable[[str, object], None]) -> float:
     """Return how long a fresh Python process takes to start, answer and end."""
-    context = mp.get_context("spawn")
+    context = mp.get_context(START_METHOD)
     start_s = time.perf_counter()
     ours, theirs = context.Pipe()
     process = context.Process(target=_answer, args=(theirs,), daemon=True)
@@ -80,7 +81,7 @@ def _shares_memory() -> bool:
     """Return whether this process sees what another writes into a tensor, and its event."""
     import torch.multiprocessing as torch_mp
 
-    context = torch_mp.get_context("spawn")
+    context = torch_mp.get_context(START_METHOD)
     import torch
 
     tensor = torch.zeros(4).share_memory_()

@@ -86,6 +86,7 @@ def config_of(faulty: str, rounds: int, *assignments: str) -> RunConfig:
 def test_many_rounds_hold_no_more_than_a_few(faulty: str, tmp_path: Path) -> None:
     config = config_of(faulty, ROUNDS, "checkpoints.interval_s=2")
     with trial("32 leaks, rounds", ROUNDS):
+        gc.collect()  # what other tests left in cycles must not go in the middle
         watching = Watching()
         meta_train(config, claim_run(config, tmp_path, "run"), watching, workers=0)
         later = range(FIRST, ROUNDS + 1)
