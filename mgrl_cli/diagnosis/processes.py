@@ -1,7 +1,7 @@
 """Whether worker processes can be started, share memory and end with their coordinator.
 
-As a probe it starts two processes, as runs start their workers. Knows what workers need from the system and nothing
-of what they compute.
+As a probe it starts two processes, as runs start their workers. Knows what workers need from the
+system and nothing of what they compute.
 """
 
 import ctypes
