@@ -60,6 +60,7 @@ class Agent(ABC):
             self.player.act_size,
             keeps_raw_actions=keeps_raw_actions,
             exploration_noise=exploration_noise,
+            compiled=config.compiled,
         )
         """What a checkpoint fills again from the log; empty where the kind needs none."""
         self.counters = Counters()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mgrl_cli.agents.rules import config_of_rule
 from mgrl_cli.algorithm.fused import objective as fused_objective
+from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.trunk import Trunk
 from mgrl_cli.config import ON_POLICY, Rule, RunConfig
@@ -24,3 +25,6 @@ def load_kernels(config: RunConfig, network: ObjectiveNetwork) -> None:
             trunks |= {(net.hidden, net.layer_norm) for net in (settings.policy, settings.critic)}
     for hidden, layer_norm in trunks:
         Trunk(1, hidden, 1, layer_norm=layer_norm, compiled=config.compiled).prepare()
+    if config.compiled and is_numba_installed():
+        from mgrl_cli.algorithm.fused import glue  # noqa: F401 - compiles at import
+        from mgrl_cli.replay import compiled_gather  # noqa: F401

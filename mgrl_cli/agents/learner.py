@@ -13,6 +13,14 @@ from torch import Tensor
 
 from mgrl_cli.algorithm.adam import Adam, is_finite_squared
 from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean
+from mgrl_cli.algorithm.fused.objective import supports as objective_has_kernels
+from mgrl_cli.algorithm.fused.updates import (
+    AgentSizes,
+    CriticSettings,
+    FusedUpdates,
+    PolicySettings,
+    supports,
+)
 from mgrl_cli.algorithm.meta_gradient import (
     MetaGradient,
     MetaProblem,
@@ -25,6 +33,7 @@ from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork, PolicyTape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.objectives import (
     CriticObjective,
+    LearnedObjectiveLoss,
     Objective,
     PolicyEvidence,
     annealed_learning_rate,
@@ -38,6 +47,9 @@ from mgrl_cli.algorithm.td3 import (
     twin_critic_loss,
 )
 from mgrl_cli.config import RunConfig
+
+_BATCHES_OF_ONE_STEP = 2
+"""Batches of a meta-gradient with one virtual step, see `meta_gradient`."""
 
 
 class PolicyUpdate(NamedTuple):
@@ -59,6 +71,9 @@ class Learner:
     ) -> None:
         """Draw fresh networks from `rng`."""
         self._config = config
+        self._virtual_step = VirtualStep(
+            size=config.meta.inner_step_size, kind=config.meta.inner_step
+        )
         self.policy = PolicyNetwork(
             obs_size,
             act_size,
@@ -73,6 +88,7 @@ class Learner:
             layer_norm=config.critic.layer_norm,
             compiled=config.compiled,
         )
+        self._fused = _fused_updates(config, obs_size, act_size)
         self.renew_policy(rng)
         self.renew_critic(rng)
 
@@ -122,6 +138,10 @@ class Learner:
             batch: transitions.
             noise: standard normal, for target smoothing.
         """
+        if self._fused is not None:
+            return self._fused.update_critic(
+                self.policy_target, self.critic_target, self._critic_adam, batch, noise
+            )
         settings = self._config.critic
         next_action = smoothed_target_action(
             self.policy.forward(self.policy_target, batch.next_obs).action,
@@ -152,17 +172,26 @@ class Learner:
             objective_share: p of the annealing; below 1 the critic's -Q is mixed in, or the step
                 is smaller, as `meta.anneal_by` says.
         """
-        mixes = self._config.meta.anneal_by == "critic"
-        tape, evidence, loss, action_gradient = self._descent(
-            windows, objective, objective_share if mixes else 1.0
-        )
+        settings = self._config.policy
+        share, factor = objective_share, 1.0
+        if self._config.meta.anneal_by == "learning_rate":
+            share, factor = 1.0, annealed_learning_rate(objective_share)
+        if self._fused is not None and _has_kernels(objective):
+            learned = isinstance(objective, LearnedObjectiveLoss)
+            update = self._fused.update_policy(
+                self.critic_params,
+                self._policy_adam,
+                windows,
+                (objective.network, objective.params) if learned else None,
+                share=share,
+                factor=factor,
+            )
+            return PolicyUpdate(*update)
+        tape, evidence, loss, action_gradient = self._descent(windows, objective, share)
         gradient = self.policy.vjp(tape, action_gradient, self._penalty_gradient(windows, tape))
-        limit = self._config.policy.clip_norm
-        applied = _descend(
-            self._policy_adam,
-            clipped(gradient, limit=limit) if limit else gradient,
-            1.0 if mixes else annealed_learning_rate(objective_share),
-        )
+        if settings.clip_norm:
+            gradient = clipped(gradient, limit=settings.clip_norm)
+        applied = _descend(self._policy_adam, gradient, factor)
         slack = 1.0 - evidence.policy_action.detach().square().mean(dim=-1)
         return PolicyUpdate(loss, masked_mean(slack, windows.is_valid).item(), applied)
 
@@ -203,9 +232,7 @@ class Learner:
             critic=self.critic,
             objective=network,
             critic_params=self.critic_params,
-            virtual_step=VirtualStep(
-                size=self._config.meta.inner_step_size, kind=self._config.meta.inner_step
-            ),
+            virtual_step=self._virtual_step,
         )
 
     def meta_gradient(
@@ -215,6 +242,16 @@ class Learner:
         batches: Sequence[Windows],
     ) -> MetaGradient:
         """Return ∇_α J at the present φ and θ, raw."""
+        has_kernels = objective_has_kernels(network, objective_params)
+        if self._fused is not None and has_kernels and len(batches) == _BATCHES_OF_ONE_STEP:
+            return self._fused.meta_gradient(
+                self.policy_params,
+                self.critic_params,
+                network,
+                objective_params,
+                self._virtual_step,
+                batches,
+            )
         problem = self.meta_problem(network)
         return meta_gradient(problem, objective_params, self.policy_params, batches)
 
@@ -234,6 +271,33 @@ class Learner:
             )
         )
         return torch.cosine_similarity(ours, critics, dim=0).item()
+
+
+def _has_kernels(objective: Objective) -> bool:
+    """Return whether a policy update by this objective can be made of kernels alone."""
+    if isinstance(objective, LearnedObjectiveLoss):
+        return objective_has_kernels(objective.network, objective.params)
+    return isinstance(objective, CriticObjective)
+
+
+def _fused_updates(config: RunConfig, obs_size: int, act_size: int) -> FusedUpdates | None:
+    """Return the updates from kernels alone, where these are wanted and compute such networks."""
+    policy, critic = config.policy, config.critic
+    hidden = (policy.hidden, critic.hidden)
+    layer_norm = policy.layer_norm and critic.layer_norm
+    if not (config.compiled and supports(hidden, layer_norm=layer_norm)):
+        return None
+    return FusedUpdates(
+        AgentSizes(obs_size, act_size, *hidden),
+        PolicySettings(policy.pre_activation_limit, policy.clip_norm),
+        CriticSettings(
+            critic.discount,
+            float(critic.terminal_bonus),
+            critic.target_noise,
+            critic.target_noise_clip,
+        ),
+        over_padding=config.windows.mean_over_padding,
+    )
 
 
 class _Descent(NamedTuple):

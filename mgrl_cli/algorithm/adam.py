@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-_BETAS = (0.9, 0.999)
-_EPSILON = 1e-8
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
 
 
 @final
@@ -25,7 +25,7 @@ class Adam:
             params: what to optimise; any shape, contiguous.
             learning_rate: step size.
         """
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self.params = params
         self.steps = torch.zeros(())
         """Steps made, as a number."""
@@ -51,11 +51,11 @@ class Adam:
             [self.steps],
             fused=True,
             amsgrad=False,
-            beta1=_BETAS[0],
-            beta2=_BETAS[1],
-            lr=factor * self._learning_rate,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=factor * self.learning_rate,
             weight_decay=0.0,
-            eps=_EPSILON,
+            eps=EPSILON,
             maximize=False,
         )
 

@@ -1,9 +1,9 @@
-"""The newest episodes of one agent in memory, laid out so that a batch is a few gathers.
+"""The newest episodes of one agent in memory, laid out so that a window is one block.
 
 Knows nothing of files. Keeps only what learning needs; the log keeps the rest.
 
-Two rings. Step slots hold action, reward and flags, one per step. Observation rows hold one row per
-step and one more per episode, for its final observation, so the successor of row k is row k + 1.
+Two rings. *Rows* hold all of a step side by side, and one more row per episode its final
+observation, so the successor of row k is row k + 1. *Slots*, one per step, say which row that is.
 Both wrap, in the middle of an episode too.
 """
 
@@ -17,8 +17,10 @@ from numpy import ndarray
 from numpy.typing import NDArray
 
 from mgrl_cli.algorithm.batches import Behaviour, Transitions, Windows
+from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.errors import UsageError
 from mgrl_cli.replay.behaviour import behaviour_log_density
+from mgrl_cli.replay.gather import FLAGS, Rows, gather
 from mgrl_cli.replay.sampling import SampleBy, StartTable, check_request
 from mgrl_cli.replay.schema import Episode, check_episode
 
@@ -49,6 +51,7 @@ class ReplayRing:
         *,
         keeps_raw_actions: bool = False,
         exploration_noise: float | None = None,
+        compiled: bool = True,
     ) -> None:
         """Reserve (not touch) memory.
 
@@ -59,6 +62,8 @@ class ReplayRing:
             keeps_raw_actions: whether actions before clipping are kept too.
             exploration_noise: standard deviation of the exploration; then raw actions are kept and
                 their log densities too. None: no densities are.
+            compiled: whether to copy windows by compiled code where numba is installed; the same
+                bits either way.
 
         Raises:
             UsageError: a size below 1, or a noise under which nothing has a density.
@@ -77,14 +82,10 @@ class ReplayRing:
         self._sizes = (obs_size, act_size)
         # Twice the capacity: with episodes of one step every step takes two rows. Pages that were
         # never written cost nothing.
-        self._obs = np.empty((2 * capacity, obs_size), np.float32)
-        self._action = np.empty((capacity, act_size), np.float32)
-        self._reward = np.empty(capacity, np.float32)
-        self._terminated = np.empty(capacity, np.bool_)
-        self._truncated = np.empty(capacity, np.bool_)
-        self._row_of_slot = np.empty(capacity, np.int64)
-        self._steps_left = np.empty(capacity, np.int64)
-        """Steps from this slot to the end of its episode, itself included."""
+        self._rows = np.empty((2 * capacity, obs_size + act_size + 1 + FLAGS), np.float32)
+        self._gather = gather(compiled=compiled and is_numba_installed())
+        self._places = np.empty((capacity, 2), np.int64)
+        """Of each slot its row, and the steps from there to the episode's end, itself included."""
         self._lengths = np.empty(capacity, np.int64)
         """Steps of each episode, a ring of its own."""
         self._exploration_noise = exploration_noise
@@ -128,14 +129,10 @@ class ReplayRing:
             self._evict_oldest()
         step = np.arange(length)
         slots = (self._first_slot + self._num_steps + step) % self._capacity
-        rows = (self._next_row + np.arange(length + 1)) % len(self._obs)
-        self._obs[rows] = episode.obs
-        self._action[slots] = episode.action
-        self._reward[slots] = episode.reward
-        self._terminated[slots] = episode.terminated
-        self._truncated[slots] = episode.truncated
-        self._row_of_slot[slots] = rows[:-1]
-        self._steps_left[slots] = length - step
+        rows = (self._next_row + np.arange(length + 1)) % len(self._rows)
+        self._rows[rows] = _rows_of(episode)
+        self._places[slots, 0] = rows[:-1]
+        self._places[slots, 1] = length - step
         if self._keeps_raw_actions:
             self._raw_action[slots] = episode.raw_action
         if self._exploration_noise is not None:
@@ -146,7 +143,7 @@ class ReplayRing:
                 self._exploration_noise,
             )
         self._lengths[(self._first_episode + self._num_episodes) % self._capacity] = length
-        self._next_row = (self._next_row + length + 1) % len(self._obs)
+        self._next_row = (self._next_row + length + 1) % len(self._rows)
         self._num_steps += length
         self._num_episodes += 1
         self._starts = None
@@ -176,22 +173,18 @@ class ReplayRing:
         """
         check_request(batch, steps, sample_by)
         slots = self._draw_slots(rng, batch, steps, sample_by)
-        time = np.arange(steps + 1)
-        left = self._steps_left[slots][:, None]
-        rows = self._row_of_slot[slots][:, None] + np.minimum(time, left)
-        obs = self._obs.take(rows, axis=0, mode="wrap")
-        is_valid = time[:-1] < left
-        step_slots = slots[:, None] + np.minimum(time[:-1], left - 1)
-        action = self._action.take(step_slots, axis=0, mode="wrap")
-        reward = self._reward.take(step_slots, mode="wrap")
-        terminated = self._take_terminated(step_slots, timeout_is_terminal)
-        if not is_valid.all():
-            action *= is_valid[:, :, None]
-            reward *= is_valid
-            terminated &= is_valid
-        behaviour = self._take_behaviour(step_slots, is_valid) if with_behaviour else None
-        tensors = map(_tensor, (obs, action, reward, terminated, is_valid))
-        return Windows(*tensors, behaviour=behaviour)
+        places = self._places[slots]
+        obs_size, act_size = self._sizes
+        arrays = (
+            np.empty((batch, steps + 1, obs_size), np.float32),
+            np.empty((batch, steps, act_size), np.float32),
+            np.empty((batch, steps), np.float32),
+            np.empty((batch, steps), np.bool_),
+            np.empty((batch, steps), np.bool_),
+        )
+        self._gather.windows(self._rows, places, timeout_is_terminal, *arrays)
+        behaviour = self._take_behaviour(slots, places[:, 1], steps) if with_behaviour else None
+        return Windows(*map(_tensor, arrays), behaviour=behaviour)
 
     def sample_transitions(
         self, rng: np.random.Generator, batch: int, *, timeout_is_terminal: bool = False
@@ -203,30 +196,35 @@ class ReplayRing:
         """
         check_request(batch, 1, "start")
         slots = self._draw_slots(rng, batch, 1, "start")
-        rows = self._row_of_slot[slots]
-        obs, next_obs = self._obs.take(np.stack((rows, rows + 1)), axis=0, mode="wrap")
-        action = self._action.take(slots, axis=0)
-        reward = self._reward.take(slots)
-        terminated = self._take_terminated(slots, timeout_is_terminal)
-        is_valid = np.ones(batch, np.bool_)
-        return Transitions(*map(_tensor, (obs, action, reward, next_obs, terminated, is_valid)))
+        obs_size, act_size = self._sizes
+        arrays = (
+            np.empty((batch, obs_size), np.float32),
+            np.empty((batch, act_size), np.float32),
+            np.empty(batch, np.float32),
+            np.empty((batch, obs_size), np.float32),
+            np.empty(batch, np.bool_),
+        )
+        firsts = self._places[slots, 0]
+        self._gather.transitions(self._rows, firsts, timeout_is_terminal, *arrays)
+        return Transitions(*map(_tensor, arrays), is_valid=torch.ones(batch, dtype=torch.bool))
 
     def read_all(self) -> list[StoredEpisode]:
         """Return every stored episode, oldest first; `UsageError` without raw actions."""
         if not self._keeps_raw_actions:
             raise UsageError("The replay keeps no raw actions; make it with keeps_raw_actions.")
         episodes: list[StoredEpisode] = []
-        slot = self._first_slot
+        slot, reward = self._first_slot, sum(self._sizes)
         for number in range(self._num_episodes):
             length = int(self._lengths[(self._first_episode + number) % self._capacity])
             slots = (slot + np.arange(length)) % self._capacity
-            rows = (self._row_of_slot[slot] + np.arange(length + 1)) % len(self._obs)
+            rows = (self._places[slot, 0] + np.arange(length + 1)) % len(self._rows)
+            stored = self._rows[rows]
             episodes.append(
                 StoredEpisode(
-                    obs=self._obs[rows],
+                    obs=stored[:, : self._sizes[0]],
                     raw_action=self._raw_action[slots],
-                    reward=self._reward[slots],
-                    terminated=self._terminated[slots],
+                    reward=stored[:-1, reward],
+                    terminated=stored[:-1, reward + 1] > 0,
                 )
             )
             slot = (slot + length) % self._capacity
@@ -259,22 +257,27 @@ class ReplayRing:
             self._starts = StartTable(self._lengths[episodes % self._capacity], steps)
         return self._starts
 
-    def _take_terminated(
-        self, slots: NDArray[np.int64], timeout_is_terminal: bool
-    ) -> NDArray[np.bool_]:
-        terminated = self._terminated.take(slots, mode="wrap")
-        if timeout_is_terminal:
-            terminated |= self._truncated.take(slots, mode="wrap")
-        return terminated
-
-    def _take_behaviour(self, slots: NDArray[np.int64], is_valid: NDArray[np.bool_]) -> Behaviour:
+    def _take_behaviour(
+        self, slots: NDArray[np.int64], left: NDArray[np.int64], steps: int
+    ) -> Behaviour:
         if self._exploration_noise is None:
             raise UsageError(
                 "The replay keeps no behaviour; give it exploration_noise before sampling it."
             )
-        raw_action = self._raw_action.take(slots, axis=0, mode="wrap") * is_valid[:, :, None]
-        log_density = self._log_density.take(slots, mode="wrap") * is_valid
+        time, left = np.arange(steps), left[:, None]
+        step_slots = slots[:, None] + np.minimum(time, left - 1)
+        is_valid = time < left
+        raw_action = self._raw_action.take(step_slots, axis=0, mode="wrap") * is_valid[:, :, None]
+        log_density = self._log_density.take(step_slots, mode="wrap") * is_valid
         return Behaviour(_tensor(raw_action), _tensor(log_density))
+
+
+def _rows_of(episode: Episode) -> Rows:
+    """Return an episode as the ring keeps it: a row per step, and one of its final observation."""
+    steps = (episode.action, episode.reward, episode.terminated, episode.truncated)
+    columns = np.column_stack(steps).astype(np.float32)
+    final = np.zeros((1, columns.shape[1]), np.float32)
+    return np.hstack((episode.obs, np.vstack((columns, final))))
 
 
 _tensor: Callable[[NDArray[np.generic]], torch.Tensor] = torch.from_numpy

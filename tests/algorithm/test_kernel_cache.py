@@ -12,7 +12,7 @@ from mgrl_cli.algorithm.trunk import Trunk
 
 objective.prepare(ObjectiveNetwork(compiled=True))
 Trunk(1, 8, 1, compiled=True).prepare()
-passes = [*objective._passes(), *trunk._passes(8)]
+passes = [*objective.passes(), *trunk._passes(8)]
 print(sum(sum(one.stats.cache_misses.values()) for one in passes))
 """
 

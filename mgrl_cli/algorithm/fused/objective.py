@@ -53,7 +53,8 @@ def supports(network: ObjectiveNetwork, params: Tensor) -> bool:
 
 
 @cache
-def _passes() -> "Passes":
+def passes() -> "Passes":
+    """Return the compiled passes; needs numba."""
     from mgrl_cli.algorithm.fused.passes import compile_passes
 
     return compile_passes(digest_of(*SOURCES))
@@ -80,7 +81,7 @@ def _forward(
     tape = Tape(network.shape, (*batch.policy_action.shape, alpha.dtype))
     tape.buffers.params[...] = alpha
     losses = np.empty(batch.reward.shape, alpha.dtype)
-    _passes().forward(tape.buffers.params, tape.options, batch, tape.buffers, losses)
+    passes().forward(tape.buffers.params, tape.options, batch, tape.buffers, losses)
     return torch.from_numpy(losses), tape
 
 
@@ -88,7 +89,7 @@ def _adjoint(tape: Tape, weights: Tensor) -> Tensor:
     """Return c = ∂(Σ weights · ℓ)/∂policy_action; the tape keeps the adjoints."""
     *shape, dtype = tape.key
     c = np.empty(shape, dtype)
-    _passes().adjoint(tape.buffers.params, tape.buffers, array_of(weights), c)
+    passes().adjoint(tape.buffers.params, tape.buffers, array_of(weights), c)
     return torch.from_numpy(c)
 
 
@@ -124,7 +125,7 @@ def mixed_gradient(
     *shape, dtype = tape.key
     params, buffers = tape.buffers.params, tape.buffers
     gradient, action_part = aligned_zeros(params.shape, dtype), np.empty(shape, dtype)
-    _passes().mixed(params, tape.options, buffers, array_of(u), gradient, action_part)
+    passes().mixed(params, tape.options, buffers, array_of(u), gradient, action_part)
     return torch.from_numpy(gradient), torch.from_numpy(action_part)
 
 

@@ -105,11 +105,50 @@ def _passes(hidden: int) -> "TrunkPasses":
 
 
 @final
-class FusedTape:
-    """A forward pass, kept for its derivatives; `trunk.TrunkTape` says what they mean.
+class ArrayTape:
+    """A forward pass, kept for its derivatives, on contiguous arrays.
 
-    Bound to the thread that made it. The parameters must not change while it is in use.
+    `trunk.TrunkTape` says what the methods mean. Bound to the thread that made it. The parameters
+    must not change while it is in use.
     """
+
+    def __init__(self, params: _Array, x: _Array, hidden: int, width_out: int) -> None:
+        """Run forward: params [net, param], x [rows, in]; `supports` must hold."""
+        (nets, _), (rows, width_in) = params.shape, x.shape
+        self._params = params
+        self._key = _Key(nets, rows, width_in, hidden, width_out, params.dtype)
+        self._passes = _passes(hidden)
+        self._buffers = _pool.borrow(self._key)
+        self.output: _Array = np.empty((nets, rows, width_out), params.dtype)
+        self._passes.forward(params, x, self._buffers, self.output)
+
+    def __del__(self) -> None:
+        """Give the buffers back."""
+        if hasattr(self, "_buffers"):
+            _pool.give_back(self._key, self._buffers)
+
+    def vjp(self, cotangent: _Array) -> _Array:
+        """Return ∂⟨cotangent, output⟩/∂params."""
+        gradient = np.empty_like(self._params)
+        self._passes.vjp(self._params, self._buffers, cotangent, gradient)
+        return gradient
+
+    def input_vjp(self, cotangent: _Array) -> _Array:
+        """Return ∂⟨cotangent, output⟩/∂x, [net, rows, in]."""
+        gradient = np.empty((*cotangent.shape[:2], self._key.width_in), self._params.dtype)
+        self._passes.input_vjp(self._params, self._buffers, cotangent, gradient)
+        return gradient
+
+    def jvp(self, direction: _Array) -> _Array:
+        """Return (∂output/∂params) · direction."""
+        tangent = np.empty(self.output.shape, self._params.dtype)
+        self._passes.jvp(self._params, self._buffers, direction, tangent)
+        return tangent
+
+
+@final
+class FusedTape:
+    """The same on tensors."""
 
     def __init__(
         self,
@@ -119,34 +158,17 @@ class FusedTape:
         width_out: int,
     ) -> None:
         """Run forward; `supports` must hold."""
-        (nets, _), (rows, width_in) = params.shape, x.shape
-        self._params = params.detach().contiguous().numpy()
-        self._key = _Key(nets, rows, width_in, hidden, width_out, self._params.dtype)
-        self._passes = _passes(hidden)
-        self._buffers = _pool.borrow(self._key)
-        output = np.empty((nets, rows, width_out), self._params.dtype)
-        self._passes.forward(self._params, array_of(x), self._buffers, output)
-        self.output: Float[Tensor, "net rows out"] = torch.from_numpy(output)
-
-    def __del__(self) -> None:
-        """Give the buffers back."""
-        if hasattr(self, "_buffers"):
-            _pool.give_back(self._key, self._buffers)
+        self._tape = ArrayTape(array_of(params), array_of(x), hidden, width_out)
+        self.output: Float[Tensor, "net rows out"] = torch.from_numpy(self._tape.output)
 
     def vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net param"]:
         """Return ∂⟨cotangent, output⟩/∂params."""
-        gradient = np.empty_like(self._params)
-        self._passes.vjp(self._params, self._buffers, array_of(cotangent), gradient)
-        return torch.from_numpy(gradient)
+        return torch.from_numpy(self._tape.vjp(array_of(cotangent)))
 
     def input_vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net rows in"]:
         """Return ∂⟨cotangent, output⟩/∂x."""
-        gradient = np.empty((*cotangent.shape[:2], self._key.width_in), self._params.dtype)
-        self._passes.input_vjp(self._params, self._buffers, array_of(cotangent), gradient)
-        return torch.from_numpy(gradient)
+        return torch.from_numpy(self._tape.input_vjp(array_of(cotangent)))
 
     def jvp(self, direction: Float[Tensor, "net param"]) -> Float[Tensor, "net rows out"]:
         """Return (∂output/∂params) · direction."""
-        tangent = np.empty(self.output.shape, self._params.dtype)
-        self._passes.jvp(self._params, self._buffers, array_of(direction), tangent)
-        return torch.from_numpy(tangent)
+        return torch.from_numpy(self._tape.jvp(array_of(direction)))

@@ -1,0 +1,321 @@
+"""An agent's three updates from compiled kernels alone, without a torch operation in between.
+
+The kernels of policy, critic and objective leave half of an update's time to what lies between
+them: sixty small tensor operations, each of which finds cold caches after a kernel. Here `glue`
+does that work. The plain forms are in `agents.learner` and `meta_gradient`; both give the same
+numbers up to float32 rounding. Parameters and optimiser states change in place.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mgrl_cli.algorithm.adam import BETAS, EPSILON, Adam
+from mgrl_cli.algorithm.batches import Transitions, Windows
+from mgrl_cli.algorithm.fused.memory import aligned_zeros, array_of
+from mgrl_cli.algorithm.fused.objective import passes
+from mgrl_cli.algorithm.fused.sources import is_numba_installed
+from mgrl_cli.algorithm.fused.tape import Batch, Tape
+from mgrl_cli.algorithm.fused.trunk import ArrayTape
+from mgrl_cli.algorithm.meta_gradient import SHORTEST_UNIT_GRADIENT, MetaGradient, VirtualStep
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+
+_Array = npt.NDArray[Any]
+
+
+class AgentSizes(NamedTuple):
+    """Of an agent's networks."""
+
+    obs: int
+    act: int
+    policy_hidden: int
+    critic_hidden: int
+
+
+class CriticSettings(NamedTuple):
+    """Constants of the critic's update; `td3` explains them."""
+
+    discount: float
+    terminal_bonus: float
+    target_noise: float
+    target_noise_clip: float
+
+
+class PolicySettings(NamedTuple):
+    """Constants of the policy's update."""
+
+    pre_activation_limit: float
+    """0: no penalty."""
+    clip_norm: float
+    """0: no clipping."""
+
+
+@final
+class _View:
+    """A policy at some observations, and its first critic's view of what it does there."""
+
+    def __init__(
+        self, sizes: AgentSizes, policy_params: _Array, critic_params: _Array, obs: _Array
+    ) -> None:
+        """Run both forward at `obs` [rows, obs]."""
+        from mgrl_cli.algorithm.fused import glue
+
+        self.policy = ArrayTape(policy_params[None], obs, sizes.policy_hidden, sizes.act)
+        self.pre_activation = self.policy.output[0]
+        self.action = np.empty_like(self.pre_activation)
+        pairs = np.empty((len(obs), sizes.obs + sizes.act), np.float32)
+        glue.act(obs, self.pre_activation, self.action, pairs)
+        self.critic = ArrayTape(critic_params[:1], pairs, sizes.critic_hidden, 1)
+        self.q = self.critic.output[:, :, 0]
+        """[1, rows]"""
+
+
+@final
+class FusedUpdates:
+    """The updates of agents with networks of one size, both with LayerNorm, in float32."""
+
+    def __init__(
+        self,
+        sizes: AgentSizes,
+        policy: PolicySettings,
+        critic: CriticSettings,
+        *,
+        over_padding: bool,
+    ) -> None:
+        """Note what all updates have in common.
+
+        Args:
+            sizes: of the networks; `supports` must hold for both.
+            policy: constants.
+            critic: constants.
+            over_padding: whether means count padded steps, as in `batches.masked_mean`.
+        """
+        self._sizes = sizes
+        self._policy = policy
+        self._critic = critic
+        self._over_padding = over_padding
+
+    def update_critic(
+        self,
+        policy_target: Tensor,
+        critic_target: Tensor,
+        adam: Adam,
+        batch: Transitions,
+        noise: Tensor,
+    ) -> tuple[float, bool]:
+        """Descend the twin critics' loss once; see `Learner.update_critic`."""
+        from mgrl_cli.algorithm.fused import glue
+
+        sizes, settings = self._sizes, self._critic
+        next_obs, params = array_of(batch.next_obs), adam.params.numpy()
+        policy = ArrayTape(policy_target.numpy()[None], next_obs, sizes.policy_hidden, sizes.act)
+        next_pairs = np.empty((len(next_obs), sizes.obs + sizes.act), np.float32)
+        pairs = np.empty_like(next_pairs)
+        glue.smooth(
+            next_obs,
+            policy.output[0],
+            array_of(noise),
+            settings.target_noise,
+            settings.target_noise_clip,
+            next_pairs,
+        )
+        following = ArrayTape(critic_target.numpy(), next_pairs, sizes.critic_hidden, 1)
+        glue.pair(array_of(batch.obs), array_of(batch.action), pairs)
+        tape = ArrayTape(params, pairs, sizes.critic_hidden, 1)
+        slope = np.empty_like(tape.output)
+        loss = glue.regress(
+            tape.output[:, :, 0],
+            following.output[:, :, 0],
+            array_of(batch.reward),
+            array_of(batch.terminated),
+            array_of(batch.is_valid),
+            settings.discount,
+            settings.terminal_bonus,
+            self._over_padding,
+            slope[:, :, 0],
+        )
+        return loss, descend(adam, tape.vjp(slope))
+
+    def update_policy(
+        self,
+        critic_params: Tensor,
+        adam: Adam,
+        windows: Windows,
+        objective: tuple[ObjectiveNetwork, Tensor] | None,
+        *,
+        share: float,
+        factor: float,
+    ) -> tuple[float, float, bool]:
+        """Descend share · mean ℓ_α + (1 - share) · mean(-Q) once; see `Learner.update_policy`.
+
+        Args:
+            critic_params: θ.
+            adam: of φ.
+            windows: a fresh batch.
+            objective: L_α's network and α; None: ℓ = -Q alone, whatever the share.
+            share: p.
+            factor: on the learning rate.
+
+        Returns:
+            The loss, mean(1 - a²), and whether the gradient was finite.
+        """
+        from mgrl_cli.algorithm.fused import glue
+
+        share = 0.0 if objective is None else share
+        obs = array_of(windows.obs)
+        batch, steps = windows.reward.shape
+        rows = obs.reshape(-1, self._sizes.obs)
+        view = _View(self._sizes, adam.params.numpy(), critic_params.numpy(), rows)
+        weights = np.empty((batch, steps), np.float32)
+        q_cotangent = np.empty((1, len(rows), 1), np.float32)
+        is_valid = array_of(windows.is_valid)
+        glue.weigh(is_valid, self._over_padding, share, weights, q_cotangent[0, :, 0])
+        if objective is None:
+            c = np.zeros((batch, steps, self._sizes.act), np.float32)
+            losses = np.zeros((batch, steps), np.float32)
+        else:
+            losses, c, _ = self._objective(*objective, windows, view, weights)
+        slope = view.critic.input_vjp(q_cotangent) if share < 1.0 else _NO_SLOPE
+        cotangent = np.empty_like(view.action)
+        loss, slack = glue.policy_cotangent(
+            c,
+            slope,
+            losses,
+            view.q,
+            q_cotangent[0, :, 0],
+            weights,
+            view.action,
+            view.pre_activation,
+            is_valid,
+            share,
+            self._policy.pre_activation_limit,
+            cotangent,
+        )
+        gradient = view.policy.vjp(cotangent[None])[0]
+        return loss, slack, descend(adam, gradient, factor=factor, limit=self._policy.clip_norm)
+
+    def meta_gradient(
+        self,
+        policy_params: Tensor,
+        critic_params: Tensor,
+        network: ObjectiveNetwork,
+        params: Tensor,
+        virtual_step: VirtualStep,
+        batches: Sequence[Windows],
+    ) -> MetaGradient:
+        """Return ∇_α J of one virtual step; see `meta_gradient.meta_gradient`."""
+        from mgrl_cli.algorithm.fused import glue
+
+        sizes, is_unit = self._sizes, virtual_step.kind == "unit"
+        judged, windows = batches
+        phi, theta = policy_params.numpy(), critic_params.numpy()
+        obs = array_of(windows.obs)
+        batch, steps = windows.reward.shape
+        view = _View(sizes, phi, theta, obs.reshape(-1, sizes.obs))
+        is_valid = array_of(windows.is_valid)
+        _, c, tape = self._objective(network, params, windows, view, is_valid.astype(np.float32))
+        cotangent = np.empty_like(view.action)
+        glue.through_tanh(c, view.action, cotangent)
+        g = view.policy.vjp(cotangent[None])[0]
+        moved = np.empty_like(phi)
+        norm = glue.step_virtually(
+            phi, g, virtual_step.size, is_unit, SHORTEST_UNIT_GRADIENT, moved
+        )
+
+        states = np.empty((2 * batch * steps, sizes.obs), np.float32)
+        q_cotangent = np.empty((1, len(states), 1), np.float32)
+        glue.judge(
+            array_of(judged.obs),
+            obs,
+            array_of(judged.is_valid),
+            is_valid,
+            states,
+            q_cotangent[:, :, 0],
+        )
+        after = _View(sizes, moved, theta, states)
+        slope = after.critic.input_vjp(q_cotangent)
+        cotangent = np.empty_like(after.action)
+        glue.action_slope(slope, after.action, cotangent)
+        w = after.policy.vjp(cotangent[None])[0]
+        if is_unit:
+            glue.pull_through_unit(g, norm, SHORTEST_UNIT_GRADIENT, w)
+        u = np.empty_like(c)
+        glue.tangent_of_action(view.policy.jvp(w[None])[0], view.action, u)
+        alpha = tape.buffers.params
+        gradient, action_part = aligned_zeros(alpha.shape, alpha.dtype), np.empty_like(c)
+        passes().mixed(alpha, tape.options, tape.buffers, u, gradient, action_part)
+        gradient *= np.float32(-virtual_step.size)
+        return MetaGradient(torch.from_numpy(gradient), torch.from_numpy(moved), torch.tensor(norm))
+
+    def _objective(
+        self,
+        network: ObjectiveNetwork,
+        params: Tensor,
+        windows: Windows,
+        view: _View,
+        weights: _Array,
+    ) -> tuple[_Array, _Array, Tape]:
+        """Return ℓ, c = ∂(Σ weights · ℓ)/∂a and the tape."""
+        from mgrl_cli.algorithm.fused import glue
+
+        batch, steps = windows.reward.shape
+        value, next_value = (np.empty((batch, steps), np.float32) for _ in range(2))
+        glue.split_values(view.q, value, next_value)
+        actions = view.action.reshape(batch, steps + 1, -1)
+        chosen = np.ascontiguousarray(actions[:, :-1])
+        evidence = Batch(
+            array_of(windows.action),
+            chosen,
+            array_of(windows.reward),
+            value,
+            next_value,
+            array_of(windows.terminated),
+            array_of(windows.is_valid),
+        )
+        tape = Tape(network.shape, (*chosen.shape, chosen.dtype))
+        alpha = tape.buffers.params
+        alpha[...] = params.numpy()
+        losses, c = np.empty_like(value), np.empty_like(chosen)
+        passes().forward(alpha, tape.options, evidence, tape.buffers, losses)
+        passes().adjoint(alpha, tape.buffers, weights, c)
+        return losses, c, tape
+
+
+_NO_SLOPE = np.empty((1, 0, 0), np.float32)
+
+
+def descend(adam: Adam, gradient: _Array, *, factor: float = 1.0, limit: float = 0.0) -> bool:
+    """Make one Adam step with the gradient clipped; return whether it was finite, else do nothing.
+
+    Args:
+        adam: whose parameters and state change.
+        gradient: of the parameters' shape.
+        factor: on the learning rate.
+        limit: largest norm of the gradient; 0: any.
+    """
+    from mgrl_cli.algorithm.fused import glue
+
+    steps = adam.steps.item() + 1.0
+    applied = glue.descend(
+        adam.params.numpy().reshape(-1),
+        gradient.reshape(-1),
+        adam.first_moment.numpy().reshape(-1),
+        adam.second_moment.numpy().reshape(-1),
+        steps,
+        factor * adam.learning_rate,
+        *BETAS,
+        EPSILON,
+        limit,
+    )
+    if applied:
+        adam.steps.fill_(steps)
+    return applied
+
+
+def supports(hidden: Sequence[int], *, layer_norm: bool) -> bool:
+    """Return whether kernels compute networks of these widths."""
+    return is_numba_installed() and layer_norm and all(width % 8 == 0 for width in hidden)

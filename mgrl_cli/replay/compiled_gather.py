@@ -1,0 +1,58 @@
+"""The functions of `gather` as numba kernels, compiled at import or loaded from numba's cache."""
+
+# ruff: noqa: ANN001, ANN201, PLR0913 - numba infers the types; kernels take arrays one by one
+
+from typing import no_type_check
+
+from numba import njit
+
+
+@njit(
+    "void(f4[:,::1], i8[:,::1], b1, f4[:,:,::1], f4[:,:,::1], f4[:,::1], b1[:,::1], b1[:,::1])",
+    cache=True,
+)
+@no_type_check
+def gather_windows(rows, places, timeout_is_terminal, obs, action, reward, terminated, is_valid):
+    """Fill a batch of windows."""
+    batch, steps = reward.shape
+    obs_size, act_size = obs.shape[2], action.shape[2]
+    flag = obs_size + act_size + 1
+    for b in range(batch):
+        row, left = places[b]
+        for t in range(steps):
+            step = rows[row]
+            for i in range(obs_size):
+                obs[b, t, i] = step[i]
+            for i in range(act_size):
+                action[b, t, i] = step[obs_size + i]
+            reward[b, t] = step[flag - 1]
+            terminated[b, t] = step[flag] > 0 or (timeout_is_terminal and step[flag + 1] > 0)
+            is_valid[b, t] = t < left
+            if t < left:
+                row = row + 1 if row + 1 < len(rows) else 0
+        step = rows[row]
+        for i in range(obs_size):
+            obs[b, steps, i] = step[i]
+
+
+@njit(
+    "void(f4[:,::1], i8[::1], b1, f4[:,::1], f4[:,::1], f4[::1], f4[:,::1], b1[::1])",
+    cache=True,
+)
+@no_type_check
+def gather_transitions(
+    rows, firsts, timeout_is_terminal, obs, action, reward, next_obs, terminated
+):
+    """Fill a batch of single steps."""
+    obs_size, act_size = obs.shape[1], action.shape[1]
+    flag = obs_size + act_size + 1
+    for b in range(len(firsts)):
+        row = firsts[b]
+        step, following = rows[row], rows[row + 1 if row + 1 < len(rows) else 0]
+        for i in range(obs_size):
+            obs[b, i] = step[i]
+            next_obs[b, i] = following[i]
+        for i in range(act_size):
+            action[b, i] = step[obs_size + i]
+        reward[b] = step[flag - 1]
+        terminated[b] = step[flag] > 0 or (timeout_is_terminal and step[flag + 1] > 0)
