@@ -1,6 +1,7 @@
 """The compiled kernels that a run's agents will use, fetched before anything waits for them."""
 
 from collections.abc import Sequence
+from importlib import import_module
 
 from mgrl_cli.agents.rules import config_of_rule
 from mgrl_cli.algorithm.fused import objective as fused_objective
@@ -8,6 +9,8 @@ from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.trunk import Trunk
 from mgrl_cli.config import ON_POLICY, Rule, RunConfig
+
+_COMPILED_AT_IMPORT = ("mgrl_cli.algorithm.fused.glue", "mgrl_cli.replay.compiled_gather")
 
 
 def load_kernels(config: RunConfig, network: ObjectiveNetwork) -> None:
@@ -26,5 +29,5 @@ def load_kernels(config: RunConfig, network: ObjectiveNetwork) -> None:
     for hidden, layer_norm in trunks:
         Trunk(1, hidden, 1, layer_norm=layer_norm, compiled=config.compiled).prepare()
     if config.compiled and is_numba_installed():
-        from mgrl_cli.algorithm.fused import glue  # noqa: F401 - compiles at import
-        from mgrl_cli.replay import compiled_gather  # noqa: F401
+        for module in _COMPILED_AT_IMPORT:
+            import_module(module)

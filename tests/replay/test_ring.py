@@ -44,9 +44,12 @@ def assert_windows_match(windows, episodes, steps, **options):
     capacity=st.integers(25, 60),
     steps=st.integers(1, 30),
     seed=st.integers(0, 2**32 - 1),
+    compiled=st.booleans(),
 )
-def test_the_ring_behaves_as_a_queue_of_episodes(make_episode, lengths, capacity, steps, seed):
-    ring, model = ReplayRing(capacity, 3, 2), deque()
+def test_the_ring_behaves_as_a_queue_of_episodes(
+    make_episode, lengths, capacity, steps, seed, compiled
+):
+    ring, model = ReplayRing(capacity, 3, 2, compiled=compiled), deque()
     rng = np.random.default_rng(seed)
     for number, length in enumerate(lengths):
         episode = make_episode(length, number, is_truncated=number % 3 == 0)
@@ -102,8 +105,9 @@ def test_the_last_step_may_start_a_window_of_one_valid_step(make_episode):
 
 
 @pytest.mark.parametrize("counts", [False, True])
-def test_a_time_limit_is_terminal_only_on_request(make_episode, counts):
-    ring = ReplayRing(100, 3, 2)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_time_limit_is_terminal_only_on_request(make_episode, counts, compiled):
+    ring = ReplayRing(100, 3, 2, compiled=compiled)
     episode = make_episode(6, is_truncated=True)
     ring.append(episode)
     rng = np.random.default_rng(0)
