@@ -1,4 +1,4 @@
-"""The compiled kernels that a run's agents will use, fetched before anything waits for them."""
+"""The compiled kernels of a run's agents: which, and fetched before anything waits for them."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -6,11 +6,24 @@ from importlib import import_module
 from mgrl_cli.agents.rules import config_of_rule
 from mgrl_cli.algorithm.fused import objective as fused_objective
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
+from mgrl_cli.algorithm.fused.updates import (
+    AgentSizes,
+    CriticSettings,
+    FusedUpdates,
+    PolicySettings,
+    supports,
+)
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+from mgrl_cli.algorithm.objectives import CriticObjective, LearnedObjectiveLoss, Objective
 from mgrl_cli.algorithm.trunk import Trunk
 from mgrl_cli.config import ON_POLICY, Rule, RunConfig
 
-_COMPILED_AT_IMPORT = ("mgrl_cli.algorithm.fused.glue", "mgrl_cli.replay.compiled_gather")
+_COMPILED_AT_IMPORT = (
+    "mgrl_cli.algorithm.fused.descent",
+    "mgrl_cli.algorithm.fused.glue",
+    "mgrl_cli.algorithm.fused.meta_glue",
+    "mgrl_cli.replay.compiled_gather",
+)
 
 
 def load_kernels(config: RunConfig, network: ObjectiveNetwork) -> None:
@@ -31,3 +44,30 @@ def load_kernels(config: RunConfig, network: ObjectiveNetwork) -> None:
     if config.compiled and is_numba_installed():
         for module in _COMPILED_AT_IMPORT:
             import_module(module)
+
+
+def has_kernels(objective: Objective) -> bool:
+    """Return whether a policy update by this objective can be made of kernels alone."""
+    if isinstance(objective, LearnedObjectiveLoss):
+        return fused_objective.supports(objective.network, objective.params)
+    return isinstance(objective, CriticObjective)
+
+
+def fused_updates(config: RunConfig, obs_size: int, act_size: int) -> FusedUpdates | None:
+    """Return the updates from kernels alone, where these are wanted and compute such networks."""
+    policy, critic = config.policy, config.critic
+    hidden = (policy.hidden, critic.hidden)
+    layer_norm = policy.layer_norm and critic.layer_norm
+    if not (config.compiled and supports(hidden, layer_norm=layer_norm)):
+        return None
+    return FusedUpdates(
+        AgentSizes(obs_size, act_size, *hidden),
+        PolicySettings(policy.pre_activation_limit, policy.clip_norm),
+        CriticSettings(
+            critic.discount,
+            float(critic.terminal_bonus),
+            critic.target_noise,
+            critic.target_noise_clip,
+        ),
+        over_padding=config.windows.mean_over_padding,
+    )

@@ -11,16 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mgrl_cli.agents.kernels import fused_updates, has_kernels
 from mgrl_cli.algorithm.adam import Adam, is_finite_squared
 from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean
-from mgrl_cli.algorithm.fused.objective import supports as objective_has_kernels
-from mgrl_cli.algorithm.fused.updates import (
-    AgentSizes,
-    CriticSettings,
-    FusedUpdates,
-    PolicySettings,
-    supports,
-)
+from mgrl_cli.algorithm.fused.objective import supports as has_objective_kernels
 from mgrl_cli.algorithm.meta_gradient import (
     MetaGradient,
     MetaProblem,
@@ -88,7 +82,7 @@ class Learner:
             layer_norm=config.critic.layer_norm,
             compiled=config.compiled,
         )
-        self._fused = _fused_updates(config, obs_size, act_size)
+        self._fused = fused_updates(config, obs_size, act_size)
         self.renew_policy(rng)
         self.renew_critic(rng)
 
@@ -176,7 +170,7 @@ class Learner:
         share, factor = objective_share, 1.0
         if self._config.meta.anneal_by == "learning_rate":
             share, factor = 1.0, annealed_learning_rate(objective_share)
-        if self._fused is not None and _has_kernels(objective):
+        if self._fused is not None and has_kernels(objective):
             learned = isinstance(objective, LearnedObjectiveLoss)
             update = self._fused.update_policy(
                 self.critic_params,
@@ -242,7 +236,7 @@ class Learner:
         batches: Sequence[Windows],
     ) -> MetaGradient:
         """Return ∇_α J at the present φ and θ, raw."""
-        has_kernels = objective_has_kernels(network, objective_params)
+        has_kernels = has_objective_kernels(network, objective_params)
         if self._fused is not None and has_kernels and len(batches) == _BATCHES_OF_ONE_STEP:
             return self._fused.meta_gradient(
                 self.policy_params,
@@ -271,33 +265,6 @@ class Learner:
             )
         )
         return torch.cosine_similarity(ours, critics, dim=0).item()
-
-
-def _has_kernels(objective: Objective) -> bool:
-    """Return whether a policy update by this objective can be made of kernels alone."""
-    if isinstance(objective, LearnedObjectiveLoss):
-        return objective_has_kernels(objective.network, objective.params)
-    return isinstance(objective, CriticObjective)
-
-
-def _fused_updates(config: RunConfig, obs_size: int, act_size: int) -> FusedUpdates | None:
-    """Return the updates from kernels alone, where these are wanted and compute such networks."""
-    policy, critic = config.policy, config.critic
-    hidden = (policy.hidden, critic.hidden)
-    layer_norm = policy.layer_norm and critic.layer_norm
-    if not (config.compiled and supports(hidden, layer_norm=layer_norm)):
-        return None
-    return FusedUpdates(
-        AgentSizes(obs_size, act_size, *hidden),
-        PolicySettings(policy.pre_activation_limit, policy.clip_norm),
-        CriticSettings(
-            critic.discount,
-            float(critic.terminal_bonus),
-            critic.target_noise,
-            critic.target_noise_clip,
-        ),
-        over_padding=config.windows.mean_over_padding,
-    )
 
 
 class _Descent(NamedTuple):

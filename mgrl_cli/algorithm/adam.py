@@ -6,7 +6,9 @@ state dictionaries, which costs more than the step itself on vectors as short as
 
 from typing import final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.adam import adam
 
@@ -58,6 +60,36 @@ class Adam:
             eps=EPSILON,
             maximize=False,
         )
+
+    def descend_compiled(
+        self, gradient: NDArray[np.float32], *, factor: float = 1.0, limit: float = 0.0
+    ) -> bool:
+        """Make the same step in one kernel, if `is_finite_squared`; return whether it was.
+
+        Needs numba (the extra "fast").
+
+        Args:
+            gradient: of the parameters' shape.
+            factor: on the learning rate.
+            limit: norm that the gradient is cut to; 0: not cut.
+        """
+        from mgrl_cli.algorithm.fused import descent
+
+        steps = self.steps.item() + 1.0
+        applied = descent.descend(
+            self.params.numpy().reshape(-1),
+            gradient.reshape(-1),
+            self.first_moment.numpy().reshape(-1),
+            self.second_moment.numpy().reshape(-1),
+            steps,
+            factor * self.learning_rate,
+            *BETAS,
+            EPSILON,
+            limit,
+        )
+        if applied:
+            self.steps.fill_(steps)
+        return applied
 
 
 def is_finite_squared(gradient: Tensor) -> bool:

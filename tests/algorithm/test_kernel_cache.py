@@ -6,13 +6,13 @@ import pytest
 pytest.importorskip("numba", reason="the kernels need numba")
 
 _COUNT_COMPILED = """
-from mgrl_cli.algorithm.fused import glue, objective, trunk
+from mgrl_cli.algorithm.fused import descent, glue, meta_glue, objective, trunk
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.trunk import Trunk
 
 objective.prepare(ObjectiveNetwork(compiled=True))
 Trunk(1, 8, 1, compiled=True).prepare()
-passes = [*objective.passes(), *trunk._passes(8), glue.act, glue.smooth, glue.descend]
+passes = [*objective.passes(), *trunk._passes(8), glue.act, meta_glue.judge, descent.descend]
 print(sum(sum(one.stats.cache_misses.values()) for one in passes))
 """
 

@@ -14,26 +14,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mgrl_cli.algorithm.adam import BETAS, EPSILON, Adam
+from mgrl_cli.algorithm.adam import Adam
 from mgrl_cli.algorithm.batches import Transitions, Windows
 from mgrl_cli.algorithm.fused.memory import aligned_zeros, array_of
 from mgrl_cli.algorithm.fused.objective import passes
+from mgrl_cli.algorithm.fused.policy_view import AgentSizes, PolicyView
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
-from mgrl_cli.algorithm.fused.tape import Batch, Tape
 from mgrl_cli.algorithm.fused.trunk import ArrayTape
 from mgrl_cli.algorithm.meta_gradient import SHORTEST_UNIT_GRADIENT, MetaGradient, VirtualStep
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 
 _Array = npt.NDArray[Any]
-
-
-class AgentSizes(NamedTuple):
-    """Of an agent's networks."""
-
-    obs: int
-    act: int
-    policy_hidden: int
-    critic_hidden: int
 
 
 class CriticSettings(NamedTuple):
@@ -52,26 +43,6 @@ class PolicySettings(NamedTuple):
     """0: no penalty."""
     clip_norm: float
     """0: no clipping."""
-
-
-@final
-class _View:
-    """A policy at some observations, and its first critic's view of what it does there."""
-
-    def __init__(
-        self, sizes: AgentSizes, policy_params: _Array, critic_params: _Array, obs: _Array
-    ) -> None:
-        """Run both forward at `obs` [rows, obs]."""
-        from mgrl_cli.algorithm.fused import glue
-
-        self.policy = ArrayTape(policy_params[None], obs, sizes.policy_hidden, sizes.act)
-        self.pre_activation = self.policy.output[0]
-        self.action = np.empty_like(self.pre_activation)
-        pairs = np.empty((len(obs), sizes.obs + sizes.act), np.float32)
-        glue.act(obs, self.pre_activation, self.action, pairs)
-        self.critic = ArrayTape(critic_params[:1], pairs, sizes.critic_hidden, 1)
-        self.q = self.critic.output[:, :, 0]
-        """[1, rows]"""
 
 
 @final
@@ -138,7 +109,7 @@ class FusedUpdates:
             self._over_padding,
             slope[:, :, 0],
         )
-        return loss, descend(adam, tape.vjp(slope))
+        return loss, adam.descend_compiled(tape.vjp(slope))
 
     def update_policy(
         self,
@@ -169,7 +140,7 @@ class FusedUpdates:
         obs = array_of(windows.obs)
         batch, steps = windows.reward.shape
         rows = obs.reshape(-1, self._sizes.obs)
-        view = _View(self._sizes, adam.params.numpy(), critic_params.numpy(), rows)
+        view = PolicyView(self._sizes, adam.params.numpy(), critic_params.numpy(), rows)
         weights = np.empty((batch, steps), np.float32)
         q_cotangent = np.empty((1, len(rows), 1), np.float32)
         is_valid = array_of(windows.is_valid)
@@ -178,7 +149,7 @@ class FusedUpdates:
             c = np.zeros((batch, steps, self._sizes.act), np.float32)
             losses = np.zeros((batch, steps), np.float32)
         else:
-            losses, c, _ = self._objective(*objective, windows, view, weights)
+            losses, c, _ = view.objective(*objective, windows, weights)
         slope = view.critic.input_vjp(q_cotangent) if share < 1.0 else _NO_SLOPE
         cotangent = np.empty_like(view.action)
         loss, slack = glue.policy_cotangent(
@@ -196,7 +167,11 @@ class FusedUpdates:
             cotangent,
         )
         gradient = view.policy.vjp(cotangent[None])[0]
-        return loss, slack, descend(adam, gradient, factor=factor, limit=self._policy.clip_norm)
+        return (
+            loss,
+            slack,
+            adam.descend_compiled(gradient, factor=factor, limit=self._policy.clip_norm),
+        )
 
     def meta_gradient(
         self,
@@ -208,27 +183,27 @@ class FusedUpdates:
         batches: Sequence[Windows],
     ) -> MetaGradient:
         """Return ∇_α J of one virtual step; see `meta_gradient.meta_gradient`."""
-        from mgrl_cli.algorithm.fused import glue
+        from mgrl_cli.algorithm.fused import descent, meta_glue
 
         sizes, is_unit = self._sizes, virtual_step.kind == "unit"
         judged, windows = batches
         phi, theta = policy_params.numpy(), critic_params.numpy()
         obs = array_of(windows.obs)
         batch, steps = windows.reward.shape
-        view = _View(sizes, phi, theta, obs.reshape(-1, sizes.obs))
+        view = PolicyView(sizes, phi, theta, obs.reshape(-1, sizes.obs))
         is_valid = array_of(windows.is_valid)
-        _, c, tape = self._objective(network, params, windows, view, is_valid.astype(np.float32))
+        _, c, tape = view.objective(network, params, windows, is_valid.astype(np.float32))
         cotangent = np.empty_like(view.action)
-        glue.through_tanh(c, view.action, cotangent)
+        meta_glue.through_tanh(c, view.action, cotangent)
         g = view.policy.vjp(cotangent[None])[0]
         moved = np.empty_like(phi)
-        norm = glue.step_virtually(
+        norm = descent.step_virtually(
             phi, g, virtual_step.size, is_unit, SHORTEST_UNIT_GRADIENT, moved
         )
 
         states = np.empty((2 * batch * steps, sizes.obs), np.float32)
         q_cotangent = np.empty((1, len(states), 1), np.float32)
-        glue.judge(
+        meta_glue.judge(
             array_of(judged.obs),
             obs,
             array_of(judged.is_valid),
@@ -236,84 +211,23 @@ class FusedUpdates:
             states,
             q_cotangent[:, :, 0],
         )
-        after = _View(sizes, moved, theta, states)
+        after = PolicyView(sizes, moved, theta, states)
         slope = after.critic.input_vjp(q_cotangent)
         cotangent = np.empty_like(after.action)
-        glue.action_slope(slope, after.action, cotangent)
+        meta_glue.action_slope(slope, after.action, cotangent)
         w = after.policy.vjp(cotangent[None])[0]
         if is_unit:
-            glue.pull_through_unit(g, norm, SHORTEST_UNIT_GRADIENT, w)
+            descent.pull_through_unit(g, norm, SHORTEST_UNIT_GRADIENT, w)
         u = np.empty_like(c)
-        glue.tangent_of_action(view.policy.jvp(w[None])[0], view.action, u)
+        meta_glue.tangent_of_action(view.policy.jvp(w[None])[0], view.action, u)
         alpha = tape.buffers.params
         gradient, action_part = aligned_zeros(alpha.shape, alpha.dtype), np.empty_like(c)
         passes().mixed(alpha, tape.options, tape.buffers, u, gradient, action_part)
         gradient *= np.float32(-virtual_step.size)
         return MetaGradient(torch.from_numpy(gradient), torch.from_numpy(moved), torch.tensor(norm))
 
-    def _objective(
-        self,
-        network: ObjectiveNetwork,
-        params: Tensor,
-        windows: Windows,
-        view: _View,
-        weights: _Array,
-    ) -> tuple[_Array, _Array, Tape]:
-        """Return ℓ, c = ∂(Σ weights · ℓ)/∂a and the tape."""
-        from mgrl_cli.algorithm.fused import glue
-
-        batch, steps = windows.reward.shape
-        value, next_value = (np.empty((batch, steps), np.float32) for _ in range(2))
-        glue.split_values(view.q, value, next_value)
-        actions = view.action.reshape(batch, steps + 1, -1)
-        chosen = np.ascontiguousarray(actions[:, :-1])
-        evidence = Batch(
-            array_of(windows.action),
-            chosen,
-            array_of(windows.reward),
-            value,
-            next_value,
-            array_of(windows.terminated),
-            array_of(windows.is_valid),
-        )
-        tape = Tape(network.shape, (*chosen.shape, chosen.dtype))
-        alpha = tape.buffers.params
-        alpha[...] = params.numpy()
-        losses, c = np.empty_like(value), np.empty_like(chosen)
-        passes().forward(alpha, tape.options, evidence, tape.buffers, losses)
-        passes().adjoint(alpha, tape.buffers, weights, c)
-        return losses, c, tape
-
 
 _NO_SLOPE = np.empty((1, 0, 0), np.float32)
-
-
-def descend(adam: Adam, gradient: _Array, *, factor: float = 1.0, limit: float = 0.0) -> bool:
-    """Make one Adam step with the gradient clipped; return whether it was finite, else do nothing.
-
-    Args:
-        adam: whose parameters and state change.
-        gradient: of the parameters' shape.
-        factor: on the learning rate.
-        limit: largest norm of the gradient; 0: any.
-    """
-    from mgrl_cli.algorithm.fused import glue
-
-    steps = adam.steps.item() + 1.0
-    applied = glue.descend(
-        adam.params.numpy().reshape(-1),
-        gradient.reshape(-1),
-        adam.first_moment.numpy().reshape(-1),
-        adam.second_moment.numpy().reshape(-1),
-        steps,
-        factor * adam.learning_rate,
-        *BETAS,
-        EPSILON,
-        limit,
-    )
-    if applied:
-        adam.steps.fill_(steps)
-    return applied
 
 
 def supports(hidden: Sequence[int], *, layer_norm: bool) -> bool:
