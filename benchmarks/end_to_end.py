@@ -100,6 +100,7 @@ def new_exchange(config: RunConfig, *, num_workers: int) -> Exchange:
         learning_rate=config.objective.learning_rate,
         num_workers=num_workers,
         stop=StopRequest(),
+        compiled=config.compiled,
     )
 
 

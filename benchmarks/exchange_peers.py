@@ -104,6 +104,7 @@ def new_exchange(world: int) -> Exchange:
         learning_rate=LEARNING_RATE,
         num_workers=world,
         stop=StopRequest(),
+        compiled=True,
     )
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.adam import adam
 
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-8
+_Array = NDArray[np.float32]
 
 
 @final
@@ -53,11 +54,11 @@ class Adam:
             [self.steps],
             fused=True,
             amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
             lr=factor * self.learning_rate,
             weight_decay=0.0,
-            eps=EPSILON,
+            eps=_EPSILON,
             maximize=False,
         )
 
@@ -76,20 +77,39 @@ class Adam:
         from mgrl_cli.algorithm.fused import descent
 
         steps = self.steps.item() + 1.0
-        applied = descent.descend(
-            self.params.numpy().reshape(-1),
-            gradient.reshape(-1),
-            self.first_moment.numpy().reshape(-1),
-            self.second_moment.numpy().reshape(-1),
-            steps,
-            factor * self.learning_rate,
-            *BETAS,
-            EPSILON,
-            limit,
-        )
+        params, first, second = self._arrays()
+        constants = (steps, factor * self.learning_rate, *_BETAS, _EPSILON)
+        applied = descent.descend(params, gradient.reshape(-1), first, second, *constants, limit)
         if applied:
             self.steps.fill_(steps)
         return applied
+
+    def descend_mean_compiled(
+        self, gradients: NDArray[np.float32], chosen: NDArray[np.int64]
+    ) -> float:
+        """Make a step by the mean of some gradients in one kernel; return the mean's norm.
+
+        Needs numba (the extra "fast").
+
+        Args:
+            gradients: [gradient, param], finite where chosen.
+            chosen: rows, summed in float64 in this order; at least one.
+        """
+        from mgrl_cli.algorithm.fused import descent
+
+        steps = self.steps.item() + 1.0
+        constants = (steps, self.learning_rate, *_BETAS, _EPSILON)
+        norm = descent.combine(gradients, chosen, *self._arrays(), *constants)
+        self.steps.fill_(steps)
+        return norm
+
+    def _arrays(self) -> tuple[_Array, _Array, _Array]:
+        """Return parameters and moments as the flat arrays that kernels take."""
+        return (
+            self.params.numpy().reshape(-1),
+            self.first_moment.numpy().reshape(-1),
+            self.second_moment.numpy().reshape(-1),
+        )
 
 
 def is_finite_squared(gradient: Tensor) -> bool:

@@ -9,13 +9,17 @@ A worker that dies may take the barrier's turn with it, so after a death nobody 
 exchange goes on with it: the coordinator kills them all and starts again with a new one.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mgrl_cli.algorithm.adam import Adam, is_finite_squared
+from mgrl_cli.algorithm.fused.memory import array_of
+from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.runtime.barrier import Barrier
 from mgrl_cli.runtime.shared_memory import shared
 from mgrl_cli.runtime.stop import StopRequest
@@ -49,6 +53,7 @@ class Exchange:
         learning_rate: float,
         num_workers: int,
         stop: StopRequest,
+        compiled: bool = False,
     ) -> None:
         """Allocate the shared tensors.
 
@@ -58,6 +63,7 @@ class Exchange:
             learning_rate: Adam step size of α.
             num_workers: processes that meet.
             stop: the coordinator's request, which becomes the workers' agreement.
+            compiled: make the steps by kernels, where numba is installed.
 
         Raises:
             StorageError: the system has no room for shared tensors, or for more open files.
@@ -75,11 +81,17 @@ class Exchange:
         self._stop = stop
         self._stop_agreed = shared(torch.zeros((), dtype=torch.int64))
         self._barrier = Barrier(num_workers) if num_workers > 1 else None
+        self._has_kernels = compiled and is_numba_installed()
 
     def contribute(self, agent_id: int, gradient: Float[Tensor, " param"]) -> bool:
         """Put one agent's gradient into its slot; return False where it is not finite."""
-        is_finite = is_finite_squared(gradient)
-        self._slots[agent_id] = gradient
+        if self._has_kernels:
+            from mgrl_cli.algorithm.fused import descent
+
+            is_finite = descent.put(array_of(gradient), self._slots.numpy()[agent_id])
+        else:
+            is_finite = is_finite_squared(gradient)
+            self._slots[agent_id] = gradient
         self._slot_states[agent_id] = _FINITE if is_finite else _NOT_FINITE
         return is_finite
 
@@ -118,12 +130,7 @@ class Exchange:
         finite = [agent for agent, state in enumerate(states) if state == _FINITE]
         skipped = states.count(_NOT_FINITE)
         if finite:
-            total = torch.zeros(self.params.numel(), dtype=torch.float64)
-            for agent in finite:
-                total += self._slots[agent]
-            mean = total / len(finite)
-            self._gradient_norm.copy_(mean.norm())
-            self._adam.descend(mean.to(self.params.dtype))
+            self._gradient_norm.fill_(self._descend(finite))
             self._counters[0] += 1
         self._counters[1] += skipped
         if finite:
@@ -133,3 +140,14 @@ class Exchange:
         self._slot_states.zero_()
         # All workers read the agreement, not the request, so they stop at the same meta-step.
         self._stop_agreed.fill_(int(self._stop.is_requested))
+
+    def _descend(self, agents: Sequence[int]) -> float:
+        """Make the step by the mean of these agents' gradients; return its norm."""
+        if self._has_kernels:
+            return self._adam.descend_mean_compiled(self._slots.numpy(), np.array(agents))
+        total = torch.zeros(self.params.numel(), dtype=torch.float64)
+        for agent in agents:
+            total += self._slots[agent]
+        mean = total / len(agents)
+        self._adam.descend(mean.to(self.params.dtype))
+        return mean.norm().item()

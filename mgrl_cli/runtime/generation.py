@@ -107,6 +107,7 @@ class Generation:
                 learning_rate=config.objective.learning_rate,
                 num_workers=self.num_workers,
                 stop=stop,
+                compiled=config.compiled,
             )
             if start is not None:
                 restore_exchange(self.exchange, start)

@@ -5,13 +5,23 @@ import torch
 from mgrl_cli.runtime.exchange import Exchange
 from mgrl_cli.runtime.stop import StopRequest
 
-SIZE = 7
+SIZE = 519
+"""More than two blocks of the kernels."""
 
 
-def make_exchange(num_agents: int = 3, learning_rate: float = 0.1) -> tuple[Exchange, StopRequest]:
+def make_exchange(
+    num_agents: int = 3, learning_rate: float = 0.1, *, compiled: bool = True
+) -> tuple[Exchange, StopRequest]:
     stop = StopRequest()
     params = torch.linspace(-1, 1, SIZE)
-    exchange = Exchange(params, num_agents, learning_rate=learning_rate, num_workers=1, stop=stop)
+    exchange = Exchange(
+        params,
+        num_agents,
+        learning_rate=learning_rate,
+        num_workers=1,
+        stop=stop,
+        compiled=compiled,
+    )
     return exchange, stop
 
 
@@ -20,8 +30,9 @@ def gradients(seed: int, count: int) -> list[torch.Tensor]:
     return [torch.from_numpy(rng.normal(size=SIZE).astype(np.float32)) for _ in range(count)]
 
 
-def test_objective_follows_torch_adam_on_the_mean_gradient() -> None:
-    exchange, _ = make_exchange()
+@pytest.mark.parametrize("compiled", [True, False])
+def test_objective_follows_torch_adam_on_the_mean_gradient(compiled: bool) -> None:
+    exchange, _ = make_exchange(compiled=compiled)
     reference = torch.linspace(-1, 1, SIZE).requires_grad_()
     adam = torch.optim.Adam([reference], lr=0.1)
     for step in range(5):
