@@ -11,6 +11,7 @@ from mgrl_cli.lifeline import die_with
 
 _MODULES = (
     "mgrl_cli.runtime.channel",
+    "mgrl_cli.cli",  # the main module, which multiprocessing imports in each of its processes
     # What agents import only where they need it.
     "mgrl_cli.algorithm.fused.head",
     "mgrl_cli.algorithm.fused.passes",
