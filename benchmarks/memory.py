@@ -22,6 +22,7 @@ from benchmarks.end_to_end import ROUND_STEPS, DrivenAgent, meet_in, new_exchang
 from benchmarks.measure import Effort, Result, median_and_quartiles
 from benchmarks.workers import run_together
 from mgrl_cli.presets import resolve_config
+from mgrl_cli.replay.gather import FLAGS
 from mgrl_cli.replay.ring import ReplayRing
 from mgrl_cli.run_dir.metrics import read_agent_metrics
 from mgrl_cli.runtime.launch import claim_run, meta_train, prepare_kernels
@@ -78,8 +79,9 @@ def replay_bytes_per_step(obs_size: int, act_size: int) -> float:
     capacity = 1000
     arrays = vars(ReplayRing(capacity, obs_size, act_size)).values()
     reserved = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
-    # Rows for observations are reserved twice; only episodes of one step would use them all.
-    return reserved / capacity - 4 * obs_size
+    # Rows are reserved twice: a step and a final observation for each of them. A ring that goes
+    # round writes all of them in turns, but this measurement ends before.
+    return reserved / capacity - 4 * (obs_size + act_size + 1 + FLAGS)
 
 
 def run(effort: Effort) -> Iterator[Result]:

@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+FORKS: bool = sys.platform == "linux"
+USERS_PYTHONPATH = "MGRL_USERS_PYTHONPATH"
+"""Tells the server what PYTHONPATH was before it was told where to import from."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a run to stop. A terminal sends them to the whole process group, but only the
 coordinator decides what they mean; workers and their server ignore them."""
@@ -31,14 +34,40 @@ def start_fork_server() -> None:
     """
     # Workers have one thread. Set before anyone imports torch, whose pools read it once: a process
     # whose pools have started must not fork.
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     _start_resource_tracker()
     if START_METHOD == "forkserver":
         from multiprocessing import forkserver
 
         multiprocessing.set_forkserver_preload(["mgrl_cli.runtime.preload"])
-        with stop_signals_held_back():
+        with stop_signals_held_back(), _import_path_handed_on():
             forkserver.ensure_running()
+
+
+@contextmanager
+def _import_path_handed_on() -> Generator[None]:
+    """Have a Python that starts meanwhile import what this one would; `preload` tidies up there.
+
+    The server is a `python -c`, which looks into the working directory before anywhere else. A
+    directory `envs` there is not ours.
+    """
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    os.environ.update(
+        {
+            USERS_PYTHONPATH: before["PYTHONPATH"] or "",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONSAFEPATH": "1",
+        }
+    )
+    try:
+        yield
+    finally:
+        del os.environ[USERS_PYTHONPATH]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -5,6 +5,9 @@ import os
 import signal
 import sys
 
+fork_server_pid: int | None = None
+"""Of the fork server, in it and in what it becomes: the parent of workers, dead or alive."""
+
 _PR_SET_PDEATHSIG = 1
 # Loaded here: between fork and exec nothing may be imported, loaded or looked up.
 _LIBC = ctypes.CDLL(None)

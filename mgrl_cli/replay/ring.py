@@ -81,7 +81,7 @@ class ReplayRing:
         self._capacity = capacity
         self._sizes = (obs_size, act_size)
         # Twice the capacity: with episodes of one step every step takes two rows. Pages that were
-        # never written cost nothing.
+        # never written cost nothing; the ring comes round to all of them after so many steps.
         self._rows = np.empty((2 * capacity, obs_size + act_size + 1 + FLAGS), np.float32)
         self._gather = gather(compiled=compiled and is_numba_installed())
         self._places = np.empty((capacity, 2), np.int64)
@@ -213,7 +213,7 @@ class ReplayRing:
         if not self._keeps_raw_actions:
             raise UsageError("The replay keeps no raw actions; make it with keeps_raw_actions.")
         episodes: list[StoredEpisode] = []
-        slot, reward = self._first_slot, sum(self._sizes)
+        slot, reward_column = self._first_slot, sum(self._sizes)
         for number in range(self._num_episodes):
             length = int(self._lengths[(self._first_episode + number) % self._capacity])
             slots = (slot + np.arange(length)) % self._capacity
@@ -223,8 +223,8 @@ class ReplayRing:
                 StoredEpisode(
                     obs=stored[:, : self._sizes[0]],
                     raw_action=self._raw_action[slots],
-                    reward=stored[:-1, reward],
-                    terminated=stored[:-1, reward + 1] > 0,
+                    reward=stored[:-1, reward_column],
+                    terminated=stored[:-1, reward_column + 1] > 0,
                 )
             )
             slot = (slot + length) % self._capacity

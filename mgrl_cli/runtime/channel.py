@@ -13,9 +13,9 @@ import numpy as np
 import torch.multiprocessing as mp
 
 from envs.errors import EnvironmentFailure, EnvironmentSetupError
+from mgrl_cli import lifeline
 from mgrl_cli.errors import MgrlError, UsageError, WorkerError
 from mgrl_cli.fork_server import START_METHOD, STOP_SIGNALS
-from mgrl_cli.lifeline import die_with
 from mgrl_cli.runtime.messages import Order, Report, WorkerFailure
 from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepared_torch
 
@@ -30,11 +30,12 @@ class WorkerHandle:
     def __init__(self, plan: WorkerPlan) -> None:
         """Start the process. Call from the main thread only: it dies with the calling thread.
 
-        Hold the stop signals back meanwhile.
+        Where it is spawned, hold the stop signals back meanwhile; a forked one begins with them
+        blocked anyway, and this may have to wait for the fork server's imports.
 
         Raises:
             OSError: the system refused.
-            EOFError: it refused the fork server, which has died of that.
+            EOFError: the fork server died.
         """
         context = mp.get_context(START_METHOD)
         agents = ", ".join(str(spec.agent_id) for spec in plan.specs)
@@ -80,7 +81,8 @@ class WorkerHandle:
 
 def _worker_main(plan: WorkerPlan, connection: Connection, log: Path) -> None:
     """Run one worker process from start to end."""
-    die_with(os.getppid())  # which is the fork server, where there is one: it too has such a tie
+    # The fork server has such a tie too. It may have died already, and then is no parent any more.
+    lifeline.die_with(lifeline.fork_server_pid or os.getppid())
     coordinator = mp.parent_process()
     if coordinator is None or not coordinator.is_alive():
         os._exit(1)  # it died before the tie was made

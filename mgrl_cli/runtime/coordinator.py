@@ -150,9 +150,6 @@ class Coordinator:
 
     def _worker_plan(self, generation: Generation, pulses: PulseBoard, number: int) -> WorkerPlan:
         specs = generation.specs[number :: max(1, generation.num_workers)]
-        params = self._plan.objective_params
-        if generation.exchange is not None:
-            params = {spec.agent_id: generation.exchange.params for spec in specs}
         start = self._start
         if start is not None:  # workers have another working directory
             start = replace(start, path=start.path.resolve())
@@ -162,7 +159,11 @@ class Coordinator:
             run=replace(self._plan.run, path=self._plan.run.path.resolve()),
             specs=tuple(specs),
             shape=self._plan.shape,
-            objective_params={spec.agent_id: params[spec.agent_id] for spec in specs},
+            objective_params={
+                spec.agent_id: self._plan.objective_params[spec.agent_id]
+                for spec in specs
+                if generation.exchange is None
+            },
             exchange=generation.exchange,
             checkpoint=start,
             board=self._board,

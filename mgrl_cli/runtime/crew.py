@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from multiprocessing.connection import wait
 from typing import final
 
 from mgrl_cli.errors import FileError, MgrlError, StorageError, UsageError, WorkerError
-from mgrl_cli.fork_server import start_fork_server, stop_signals_held_back
+from mgrl_cli.fork_server import FORKS, start_fork_server, stop_signals_held_back
 from mgrl_cli.runtime.channel import WorkerHandle
 from mgrl_cli.runtime.generation import Generation
 from mgrl_cli.runtime.messages import Report, Saved, WorkerFailure
@@ -77,9 +77,8 @@ class Crew:
             for plan in plans:
                 if self._stop.is_requested:
                     return
-                with stop_signals_held_back():
-                    with _refusals_named(f"worker {plan.number}"):
-                        handle = WorkerHandle(plan)
+                with _signals_held_back_if_spawned(), _refusals_named(f"worker {plan.number}"):
+                    handle = _start(plan)
                     self._handles.append(handle)
                     stack.callback(handle.kill)
             looked_s = time.monotonic()
@@ -160,14 +159,25 @@ class Crew:
         return WorkerLost(cause, self._watchdog.agent_of(handle.number))
 
 
+def _start(plan: WorkerPlan) -> WorkerHandle:
+    try:
+        return WorkerHandle(plan)
+    except (EOFError, ConnectionError) as error:
+        cause = f"the fork server died before worker {plan.number} had started"
+        raise WorkerLost(cause, plan.specs[0].agent_id) from error
+
+
+def _signals_held_back_if_spawned() -> AbstractContextManager[None]:
+    return nullcontext() if FORKS else stop_signals_held_back()
+
+
 @contextmanager
 def _refusals_named(process: str) -> Generator[None]:
     """Say which process the system would not start, and what can be done."""
     try:
         yield
-    except (OSError, EOFError) as error:
-        cause = getattr(error, "strerror", None) or "the system refused"
+    except OSError as error:
         raise StorageError(
-            f"cannot start {process}: {cause}; use fewer --workers or raise the limit of "
-            "'ulimit -n' (open files) or 'ulimit -u' (processes)"
+            f"cannot start {process}: {error.strerror or error}; use fewer --workers or raise the "
+            "limit of 'ulimit -n' (open files) or 'ulimit -u' (processes)"
         ) from error

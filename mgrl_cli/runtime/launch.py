@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from envs.preflight import check_environment
 from envs.quiet import quiet_libraries
@@ -240,12 +240,12 @@ def meta_test_plan(
 
 def _frozen_params(
     spec: AgentSpec, config: RunConfig, shape: ObjectiveShape, objective: LearnedObjective | None
-) -> Tensor:
+) -> NDArray[np.float32]:
     """Return the objective parameters of an agent in a meta-test; most rules read none."""
     if spec.rule == "untrained":
         stream = random_stream(config.seed, "objective", spec.seed_index)
-        return ObjectiveNetwork(shape).initialise(stream)
-    return objective.params if objective is not None else torch.empty(0)
+        return ObjectiveNetwork(shape).initialise(stream).numpy()
+    return np.empty(0, np.float32) if objective is None else objective.params.numpy()
 
 
 def _usable_cores(specs: Sequence[AgentSpec]) -> int:

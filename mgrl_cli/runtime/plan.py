@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mgrl_cli.agents.population import AgentSpec
@@ -20,7 +22,7 @@ class RunPlan:
     run: RunDirectory
     specs: Sequence[AgentSpec]
     shape: ObjectiveShape
-    objective_params: Mapping[int, Tensor]
+    objective_params: Mapping[int, NDArray[np.float32]]
     """Frozen parameters of each agent; empty where α is meta-learned from `initial_params`."""
     initial_params: Tensor | None
     """α to start meta-training from; None where the objective is frozen."""

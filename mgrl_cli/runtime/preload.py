@@ -7,7 +7,9 @@ import importlib
 import os
 from contextlib import suppress
 
-from mgrl_cli.lifeline import die_with
+from envs.quiet import quiet_libraries
+from mgrl_cli import lifeline
+from mgrl_cli.fork_server import USERS_PYTHONPATH
 
 _MODULES = (
     "mgrl_cli.runtime.channel",
@@ -29,9 +31,25 @@ def _rouse_numba() -> None:
     njit("f8(f8)")(lambda x: x)
 
 
-die_with(os.getppid())  # first: what follows takes seconds
-for _name in _MODULES:
-    with suppress(Exception):  # a worker that needs it will say what is wrong with it
-        importlib.import_module(_name)
-with suppress(Exception):
-    _rouse_numba()
+def _tidy_environment() -> None:
+    """Take back what `fork_server` told this Python: workers' own children need not follow it."""
+    os.environ.pop("PYTHONSAFEPATH", None)
+    if path := os.environ.pop(USERS_PYTHONPATH, ""):
+        os.environ["PYTHONPATH"] = path
+    else:
+        os.environ.pop("PYTHONPATH", None)
+
+
+def _prepare() -> None:
+    lifeline.fork_server_pid = os.getpid()
+    lifeline.die_with(os.getppid())  # first: what follows takes seconds
+    _tidy_environment()
+    with quiet_libraries():  # pygame greets on stdout, which is the command's
+        for name in _MODULES:
+            with suppress(Exception):  # a worker that needs it will say what is wrong with it
+                importlib.import_module(name)
+        with suppress(Exception):
+            _rouse_numba()
+
+
+_prepare()

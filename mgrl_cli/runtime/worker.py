@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, final
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from mgrl_cli.agents.agent import Agent
 from mgrl_cli.agents.kernels import load_kernels
@@ -53,8 +54,9 @@ class WorkerPlan:
     run: RunDirectory
     specs: tuple[AgentSpec, ...]
     shape: ObjectiveShape
-    objective_params: Mapping[int, Tensor]
-    """Objective parameters of each agent; with an exchange, the shared α for all of them."""
+    objective_params: Mapping[int, NDArray[np.float32]]
+    """Of each agent, where there is no exchange, whose α they all follow. Arrays travel by value:
+    of tensors, each takes an open file, of which a forked process gets 250 at most."""
     exchange: Exchange | None
     """None where the objective is frozen and agents are independent."""
     checkpoint: Checkpoint | None
@@ -102,7 +104,10 @@ class Worker:
     def _enter(self, spec: AgentSpec, network: ObjectiveNetwork) -> None:
         plan = self._plan
         self._pulse.work_on(spec.agent_id)
-        params = plan.objective_params[spec.agent_id]
+        if plan.exchange is None:
+            params = torch.from_numpy(plan.objective_params[spec.agent_id])
+        else:
+            params = plan.exchange.params
         agent = make_agent(spec, plan.config, network, params, self._pulse.beat)
         if plan.checkpoint is None:
             self._logs[spec.agent_id] = create_log(plan.run, agent)

@@ -8,7 +8,7 @@ import torch
 
 from mgrl_cli.agents.learner import Learner
 from mgrl_cli.algorithm.batches import Transitions, Windows, transitions_of
-from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
 from mgrl_cli.algorithm.objectives import CriticObjective, LearnedObjectiveLoss, Objective
 from mgrl_cli.presets import resolve_config
 
@@ -24,6 +24,13 @@ VARIANTS: Sequence[Sequence[str]] = (
     ("policy.pre_activation_limit=0", "policy.clip_norm=1e-3"),
     ("meta.inner_step=unit", "meta.inner_step_size=0.03"),
     ("meta.anneal_by=learning_rate", "critic.discount=0.5", "critic.target_noise=1.0"),
+)
+
+
+SHAPES: Sequence[ObjectiveShape] = (
+    ObjectiveShape(),
+    ObjectiveShape(padding_first=True, terminal_value="mean"),
+    ObjectiveShape(normalise=False, without=("time", "value"), bound=2.0),
 )
 
 
@@ -137,6 +144,38 @@ def test_where_the_objective_asks_for_nothing_the_unit_step_is_the_plain_one() -
     )
     assert found.inner_gradient_norm == expected.inner_gradient_norm == 0.0
     assert relative_error(found.gradient, expected.gradient) < 1e-4
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_objective_drives_as_its_plain_form(shape: ObjectiveShape) -> None:
+    params = ObjectiveNetwork(shape).initialise(np.random.default_rng(2))
+    learners = tuple(learner_of((), compiled=compiled) for compiled in (True, False))
+    gradients = []
+    for learner, compiled in zip(learners, (True, False), strict=True):
+        network = ObjectiveNetwork(shape, compiled=compiled)
+        for seed in range(3):
+            learner.update_policy(draw_windows(seed), LearnedObjectiveLoss(network, params), 0.5)
+        batches = [draw_windows(3), draw_windows(4)]
+        gradients.append(learner.meta_gradient(network, params, batches).gradient)
+    assert_alike(*learners)
+    assert relative_error(*gradients) < 1e-3
+
+
+def test_two_virtual_steps_take_the_general_form() -> None:
+    params = ObjectiveNetwork().initialise(np.random.default_rng(2))
+    found, expected = (
+        learner_of((), compiled=compiled).meta_gradient(
+            ObjectiveNetwork(compiled=compiled), params, [draw_windows(k) for k in (3, 4, 5)]
+        )
+        for compiled in (True, False)
+    )
+    assert relative_error(found.gradient, expected.gradient) < 1e-4
+
+
+def test_one_target_critic_that_is_not_a_number_is_enough_to_learn_nothing() -> None:
+    learner = learner_of((), compiled=True)
+    learner.critic_target[1].fill_(torch.nan)
+    assert not learner.update_critic(*draw_transitions(0))[1]
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])

@@ -1,5 +1,8 @@
 """The process that workers are forked from: what it has done for them, and what its end means."""
 
+import json
+import os
+import subprocess
 import sys
 import textwrap
 from contextlib import suppress
@@ -12,7 +15,7 @@ import pytest
 from mgrl_cli.replay.reader import ReplayReader, agent_groups
 from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.telemetry import RunSnapshot
-from tests.runtime.conftest import Remembering, fingerprint, run_tiny, tiny_config
+from tests.runtime.conftest import TINY, Remembering, fingerprint, run_tiny, tiny_config
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has one")
 
@@ -48,6 +51,24 @@ def test_it_forks_from_one_thread_after_all_imports(tmp_path: Path) -> None:
     libraries = {Path(each.path).name for each in server.memory_maps()}
     for name in ("libtorch_python.so", "_dispatcher", "libllvmlite.so", "libmujoco"):
         assert any(library.startswith(name) for library in libraries), name
+
+
+def test_it_takes_no_notice_of_where_it_was_started_and_says_nothing(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "project"
+    (elsewhere / "envs").mkdir(parents=True)
+    (elsewhere / "envs" / "__init__.py").write_text("raise AssertionError('not ours')\n")
+    command = Path(sys.executable).with_name("mgrl")
+    words = ["meta-train", "--envs", "pendulum", "--agents", "1", "--preset", "smoke", "--json"]
+    words += ["--steps", "180", *(word for setting in TINY for word in ("--set", setting))]
+    done = subprocess.run(
+        [command, *words, "--runs-dir", str(tmp_path), "--run", "run"],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert [len(json.loads(line)["agents"]) for line in done.stdout.splitlines()] == [1, 1, 1]
 
 
 def test_its_loss_is_the_loss_of_workers_and_changes_nothing(tmp_path: Path) -> None:

@@ -11,18 +11,13 @@ from math import isfinite, sqrt
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
 
-from mgrl_cli.algorithm.fused.scalar_math import OPTIONS, kernel
+from mgrl_cli.algorithm.fused.scalar_math import compiled, kernel
 
 _BLOCK = 256
 """Numbers of a gradient at a time, where several are added up."""
 _ONE = np.float32(1.0)
 _VECTOR, _ROWS = "f4[::1]", "f4[:,::1]"
-
-
-def _signature(result: str, *arguments: str) -> str:
-    return f"{result}({', '.join(arguments)})"
 
 
 @kernel
@@ -48,7 +43,7 @@ def _adam_constants(steps, rate, beta1, beta2):
     return np.float32(rate / (1.0 - beta1**steps)), np.float32(sqrt(1.0 - beta2**steps))
 
 
-@njit(_signature("b1", *[_VECTOR] * 4, *["f8"] * 6), cache=True, **OPTIONS)
+@compiled("b1", *[_VECTOR] * 4, *["f8"] * 6)
 @no_type_check
 def descend(
     params, gradient, first_moment, second_moment, steps, rate, beta1, beta2, epsilon, limit
@@ -76,7 +71,7 @@ def descend(
     return True
 
 
-@njit(_signature("b1", _VECTOR, _VECTOR), cache=True, **OPTIONS)
+@compiled("b1", _VECTOR, _VECTOR)
 @no_type_check
 def put(gradient, slot):
     """Copy a gradient into its slot; return whether its squares and their sum fit float32."""
@@ -85,7 +80,7 @@ def put(gradient, slot):
     return isfinite(np.float32(_sum_of_squares(gradient)))
 
 
-@njit(_signature("f8", _ROWS, "i8[::1]", *[_VECTOR] * 3, *["f8"] * 5), cache=True, **OPTIONS)
+@compiled("f8", _ROWS, "i8[::1]", *[_VECTOR] * 3, *["f8"] * 5)
 @no_type_check
 def combine(slots, agents, params, first_moment, second_moment, steps, rate, beta1, beta2, epsilon):
     """Make Adam's step number `steps` by the mean of some slots; return the mean's norm.
@@ -115,7 +110,7 @@ def combine(slots, agents, params, first_moment, second_moment, steps, rate, bet
     return sqrt(squares)
 
 
-@njit(_signature("f8", _VECTOR, _VECTOR, "f4", "b1", "f4", _VECTOR), cache=True, **OPTIONS)
+@compiled("f8", _VECTOR, _VECTOR, "f4", "b1", "f4", _VECTOR)
 @no_type_check
 def step_virtually(policy_params, gradient, size, is_unit, shortest, moved):
     """Fill φ - η s(g) and return ‖g‖."""
@@ -126,7 +121,7 @@ def step_virtually(policy_params, gradient, size, is_unit, shortest, moved):
     return norm
 
 
-@njit(_signature("void", _VECTOR, "f8", "f4", _VECTOR), cache=True, **OPTIONS)
+@compiled("void", _VECTOR, "f8", "f4", _VECTOR)
 @no_type_check
 def pull_through_unit(gradient, norm, shortest, v):
     """Replace v by (∂s/∂g)ᵀ v of the unit step."""

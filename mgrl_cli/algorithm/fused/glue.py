@@ -9,18 +9,12 @@ One call where torch takes many. The plain forms, and what the quantities mean, 
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
 
-from mgrl_cli.algorithm.fused.scalar_math import OPTIONS, kernel, tanh
-from mgrl_cli.algorithm.fused.sources import digest_of
+from mgrl_cli.algorithm.fused.scalar_math import compiled, kernel, tanh
 
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 _VECTOR, _ROWS, _STEPS = "f4[::1]", "f4[:,::1]", "f4[:,:,::1]"
 _BOOLS, _MASK = "b1[::1]", "b1[:,::1]"
-
-
-def _signature(result: str, *arguments: str) -> str:
-    return f"{result}({', '.join(arguments)})"
 
 
 @kernel
@@ -29,48 +23,34 @@ def _clip(x, low, high):
     return min(max(x, low), high)
 
 
+@compiled("void", _ROWS, _ROWS, _ROWS, _ROWS)
 @no_type_check
-def _compile_actions(source):
-    """Return the kernels that take tanh from elsewhere.
-
-    numba's cache looks at this file only, and at what a function closes over: without the digest of
-    that other file, old code would outlive a change there.
-    """
-
-    @njit(_signature("void", _ROWS, _ROWS, _ROWS, _ROWS), cache=True, **OPTIONS)
-    @no_type_check
-    def act(obs, pre_activation, action, pairs):
-        """Fill a = tanh(z) and the critic's input [s, a]."""
-        _ = source
-        obs_size, act_size = obs.shape[1], action.shape[1]
-        for row in range(len(obs)):
-            for j in range(act_size):
-                action[row, j] = tanh(pre_activation[row, j])
-            for i in range(obs_size):
-                pairs[row, i] = obs[row, i]
-            for j in range(act_size):
-                pairs[row, obs_size + j] = action[row, j]
-
-    @njit(_signature("void", _ROWS, _ROWS, _ROWS, "f4", "f4", _ROWS), cache=True, **OPTIONS)
-    @no_type_check
-    def smooth(next_obs, pre_activation, noise, deviation, noise_clip, pairs):
-        """Fill the target critics' input [s', clip(tanh z' + clip(σε, -c, c), -1, 1)]."""
-        _ = source
-        obs_size = next_obs.shape[1]
-        for row in range(len(next_obs)):
-            for i in range(obs_size):
-                pairs[row, i] = next_obs[row, i]
-            for j in range(noise.shape[1]):
-                shift = _clip(noise[row, j] * deviation, -noise_clip, noise_clip)
-                pairs[row, obs_size + j] = _clip(tanh(pre_activation[row, j]) + shift, -_ONE, _ONE)
-
-    return act, smooth
+def act(obs, pre_activation, action, pairs):
+    """Fill a = tanh(z) and the critic's input [s, a]."""
+    obs_size, act_size = obs.shape[1], action.shape[1]
+    for row in range(len(obs)):
+        for j in range(act_size):
+            action[row, j] = tanh(pre_activation[row, j])
+        for i in range(obs_size):
+            pairs[row, i] = obs[row, i]
+        for j in range(act_size):
+            pairs[row, obs_size + j] = action[row, j]
 
 
-act, smooth = _compile_actions(digest_of("fused/scalar_math.py"))
+@compiled("void", _ROWS, _ROWS, _ROWS, "f4", "f4", _ROWS)
+@no_type_check
+def smooth(next_obs, pre_activation, noise, deviation, noise_clip, pairs):
+    """Fill the target critics' input [s', clip(tanh z' + clip(σε, -c, c), -1, 1)]."""
+    obs_size = next_obs.shape[1]
+    for row in range(len(next_obs)):
+        for i in range(obs_size):
+            pairs[row, i] = next_obs[row, i]
+        for j in range(noise.shape[1]):
+            shift = _clip(noise[row, j] * deviation, -noise_clip, noise_clip)
+            pairs[row, obs_size + j] = _clip(tanh(pre_activation[row, j]) + shift, -_ONE, _ONE)
 
 
-@njit(_signature("void", _ROWS, _ROWS, _ROWS), cache=True, **OPTIONS)
+@compiled("void", _ROWS, _ROWS, _ROWS)
 @no_type_check
 def pair(obs, action, pairs):
     """Fill the critic's input [s, a]."""
@@ -82,11 +62,7 @@ def pair(obs, action, pairs):
             pairs[row, obs_size + j] = action[row, j]
 
 
-@njit(
-    _signature("f8", _ROWS, _ROWS, _VECTOR, _BOOLS, _BOOLS, "f4", "f4", "b1", _ROWS),
-    cache=True,
-    **OPTIONS,
-)
+@compiled("f8", _ROWS, _ROWS, _VECTOR, _BOOLS, _BOOLS, "f4", "f4", "b1", _ROWS)
 @no_type_check
 def regress(q, next_q, reward, terminated, is_valid, discount, terminal_bonus, over_padding, slope):
     """Return the twin critics' loss against the clipped double-Q target; fill ∂L/∂q."""
@@ -103,7 +79,7 @@ def regress(q, next_q, reward, terminated, is_valid, discount, terminal_bonus, o
         if terminated[row]:
             target += terminal_bonus
         else:
-            target += discount * min(next_q[0, row], next_q[1, row])
+            target += discount * np.minimum(next_q[0, row], next_q[1, row])  # NaN stays
         for net in range(2):
             error = q[net, row] - target if is_valid[row] else _ZERO
             slope[net, row] = _TWO * share * error
@@ -111,17 +87,24 @@ def regress(q, next_q, reward, terminated, is_valid, discount, terminal_bonus, o
     return total
 
 
-@njit(_signature("void", _MASK, "b1", "f4", _ROWS, _VECTOR), cache=True, **OPTIONS)
+@kernel
+@no_type_check
+def _count(is_valid):
+    count = 0
+    for b in range(is_valid.shape[0]):
+        for t in range(is_valid.shape[1]):
+            count += is_valid[b, t]
+    return count
+
+
+@compiled("void", _MASK, "b1", "f4", _ROWS, _VECTOR)
 @no_type_check
 def weigh(is_valid, over_padding, share, weights, q_cotangent):
     """Fill the weight of every step in a mean, and ∂((1 - p) · mean(-Q))/∂Q of every row."""
     batch, steps = is_valid.shape
     count = batch * steps
     if not over_padding:
-        count = 0
-        for b in range(batch):
-            for t in range(steps):
-                count += is_valid[b, t]
+        count = _count(is_valid)
     weight = _ONE / np.float32(max(count, 1))
     for b in range(batch):
         for t in range(steps):
@@ -130,13 +113,9 @@ def weigh(is_valid, over_padding, share, weights, q_cotangent):
         q_cotangent[b * (steps + 1) + steps] = _ZERO
 
 
-@njit(
-    _signature(
-        "Tuple((f8, f8))",
-        *(_STEPS, _STEPS, _ROWS, _ROWS, _VECTOR, _ROWS, _ROWS, _ROWS, _MASK, "f4", "f4", _ROWS),
-    ),
-    cache=True,
-    **OPTIONS,
+@compiled(
+    "Tuple((f8, f8))",
+    *(_STEPS, _STEPS, _ROWS, _ROWS, _VECTOR, _ROWS, _ROWS, _ROWS, _MASK, "f4", "f4", _ROWS),
 )
 @no_type_check
 def policy_cotangent(
@@ -171,11 +150,7 @@ def policy_cotangent(
         cotangent: to fill [rows, act]; 0 at the last time.
     """
     batch, steps, act_size = c.shape
-    count = 0
-    for b in range(batch):
-        for t in range(steps):
-            count += is_valid[b, t]
-    count = max(count, 1)
+    count = max(_count(is_valid), 1)
     pull = np.float32(2.0 / (act_size * count))
     has_slope = q_slope.shape[1] > 0
     first = q_slope.shape[2] - act_size
@@ -183,21 +158,21 @@ def policy_cotangent(
     for b in range(batch):
         for t in range(steps + 1):
             row = b * (steps + 1) + t
-            counts = False
-            if t < steps:
-                counts = is_valid[b, t]
-            if not counts:
+            if t == steps:
                 cotangent[row] = _ZERO
                 continue
-            loss += share * weights[b, t] * losses[b, t] + q_cotangent[row] * q[0, row]
+            counts = is_valid[b, t]
+            if counts:
+                loss += share * weights[b, t] * losses[b, t] + q_cotangent[row] * q[0, row]
             for j in range(act_size):
                 a, z = action[row, j], pre_activation[row, j]
-                d_action = share * c[b, t, j]
+                d_action = share * c[b, t, j]  # also at padded steps, where L_α may read them
                 if has_slope:
                     d_action += q_slope[0, row, first + j]
                 d = d_action * (_ONE - a * a)
-                if limit > _ZERO:
-                    d += pull * (z - _clip(z, -limit, limit))
+                if counts:
+                    slack += _ONE - a * a
+                    if limit > _ZERO:
+                        d += pull * (z - _clip(z, -limit, limit))
                 cotangent[row, j] = d
-                slack += _ONE - a * a
     return loss, slack / (count * act_size)

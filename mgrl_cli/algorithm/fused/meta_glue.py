@@ -9,19 +9,14 @@ One call where torch takes many. The plain form, and what the quantities mean, i
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
 
-from mgrl_cli.algorithm.fused.scalar_math import OPTIONS
+from mgrl_cli.algorithm.fused.scalar_math import compiled
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _ROWS, _STEPS, _MASK = "f4[:,::1]", "f4[:,:,::1]", "b1[:,::1]"
 
 
-def _signature(result: str, *arguments: str) -> str:
-    return f"{result}({', '.join(arguments)})"
-
-
-@njit(_signature("void", _STEPS, _ROWS, _ROWS), cache=True, **OPTIONS)
+@compiled("void", _STEPS, _ROWS, _ROWS)
 @no_type_check
 def through_tanh(c, action, cotangent):
     """Fill the cotangent of z from that of a [batch, time, act]; 0 at the last time."""
@@ -34,7 +29,7 @@ def through_tanh(c, action, cotangent):
                 cotangent[row, j] = c[b, t, j] * (_ONE - a * a) if t < steps else _ZERO
 
 
-@njit(_signature("void", _ROWS, _ROWS, _STEPS), cache=True, **OPTIONS)
+@compiled("void", _ROWS, _ROWS, _STEPS)
 @no_type_check
 def tangent_of_action(tangent, action, u):
     """Fill ∂a [batch, time, act] from the tangent of z [rows, act], without the last time."""
@@ -47,7 +42,7 @@ def tangent_of_action(tangent, action, u):
                 u[b, t, j] = tangent[row, j] * (_ONE - a * a)
 
 
-@njit(_signature("void", _STEPS, _ROWS, _ROWS), cache=True, **OPTIONS)
+@compiled("void", _STEPS, _ROWS, _ROWS)
 @no_type_check
 def action_slope(slope, action, cotangent):
     """Fill the cotangent of z from that of the first critic's input [1, rows, obs + act]."""
@@ -58,11 +53,7 @@ def action_slope(slope, action, cotangent):
             cotangent[row, j] = slope[0, row, first + j] * (_ONE - a * a)
 
 
-@njit(
-    _signature("void", _STEPS, _STEPS, _MASK, _MASK, _ROWS, _ROWS),
-    cache=True,
-    **OPTIONS,
-)
+@compiled("void", _STEPS, _STEPS, _MASK, _MASK, _ROWS, _ROWS)
 @no_type_check
 def judge(first_obs, second_obs, first_valid, second_valid, obs, cotangent):
     """Fill the states that J looks at, and ∂J/∂Q of each: -1/n where valid, else 0."""
@@ -84,7 +75,7 @@ def judge(first_obs, second_obs, first_valid, second_valid, obs, cotangent):
             cotangent[0, other] = weight if second_valid[b, t] else _ZERO
 
 
-@njit(_signature("void", _ROWS, _ROWS, _ROWS), cache=True, **OPTIONS)
+@compiled("void", _ROWS, _ROWS, _ROWS)
 @no_type_check
 def split_values(q, value, next_value):
     """Fill V_t and V_{t+1} [batch, time] from Q at all T + 1 observations [1, rows]."""

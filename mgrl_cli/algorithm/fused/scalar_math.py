@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from mgrl_cli.algorithm.fused.sources import digest_of
+
 OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}
 """`contract` (fused multiply-add) is the only liberty: the same bits in every run, NaN kept."""
 
@@ -46,6 +48,27 @@ def named(*constants: object) -> Callable[[Callable[..., Any]], Callable[..., An
     return decorate
 
 
+def compiled(result: str, *types: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function that Python calls, at once, for one signature; or load it from the cache.
+
+    Put `no_type_check` below.
+
+    numba's cache looks at the function's own file only: this file's digest in the name keeps old
+    machine code from outliving a change here.
+
+    Args:
+        result: type of the result, in numba's notation.
+        types: of the arguments.
+    """
+    signature = f"{result}({', '.join(types)})"
+
+    def decorate(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - numba's
+        return njit(signature, cache=True, **OPTIONS)(named(_SOURCE)(function))
+
+    return decorate
+
+
+_SOURCE = digest_of("fused/scalar_math.py")[:16]
 _TAYLOR = tuple(1.0 / factorial(k) for k in range(14))
 _ROUND_32, _ROUND_64 = np.float32(1.5 * 2**23), 1.5 * 2.0**52
 _LOG2_E = 1.0 / log(2.0)
