@@ -5,7 +5,7 @@ at their default interval besides the first and last one, status board, and the 
 pseudo-terminal. *Nothing*: the same run with each of them replaced by something that does nothing.
 
 All agents run in one process, so that nothing hides on an idle core. There, a run shows itself
-at round ends only; here the view is drawn four times for every second that has passed, as the
+at round ends only; here the view is drawn twice for every second that has passed, as the
 coordinator of worker processes does.
 
 A run this short has its first and last checkpoint within seconds, not one a minute, so the share
@@ -43,7 +43,7 @@ from mgrl_cli.runtime.worker import Worker
 from mgrl_cli.telemetry import RunSnapshot
 from mgrl_cli.ui.live import LiveView
 
-_FRAME_S = 0.25
+_FRAME_S = 0.5
 """Between two frames, as in `mgrl_cli.runtime.crew`."""
 _EVERYTHING, _NOTHING = "everything", "nothing"
 
@@ -69,7 +69,7 @@ class FullRate:
         self.frames = 0
 
     def update(self, snapshot: RunSnapshot) -> None:
-        """Draw once, and once more for every quarter of a second since."""
+        """Draw once, and once more for every half second since."""
         now_s = time.monotonic()
         frames = 1 + int((now_s - self._drawn_until_s) / _FRAME_S)
         for _ in range(frames):
