@@ -28,7 +28,7 @@ class Adam:
             params: what to optimise; any shape, contiguous.
             learning_rate: step size.
         """
-        self.learning_rate = learning_rate
+        self._learning_rate = learning_rate
         self.params = params
         self.steps = torch.zeros(())
         """Steps made, as a number."""
@@ -56,7 +56,7 @@ class Adam:
             amsgrad=False,
             beta1=_BETAS[0],
             beta2=_BETAS[1],
-            lr=factor * self.learning_rate,
+            lr=factor * self._learning_rate,
             weight_decay=0.0,
             eps=_EPSILON,
             maximize=False,
@@ -78,7 +78,7 @@ class Adam:
 
         steps = self.steps.item() + 1.0
         params, first, second = self._arrays()
-        constants = (steps, factor * self.learning_rate, *_BETAS, _EPSILON)
+        constants = (steps, factor * self._learning_rate, *_BETAS, _EPSILON)
         applied = descent.descend(params, gradient.reshape(-1), first, second, *constants, limit)
         if applied:
             self.steps.fill_(steps)
@@ -98,7 +98,7 @@ class Adam:
         from mgrl_cli.algorithm.fused import descent
 
         steps = self.steps.item() + 1.0
-        constants = (steps, self.learning_rate, *_BETAS, _EPSILON)
+        constants = (steps, self._learning_rate, *_BETAS, _EPSILON)
         norm = descent.combine(gradients, chosen, *self._arrays(), *constants)
         self.steps.fill_(steps)
         return norm
