@@ -11,10 +11,10 @@ from mgrl_cli.algorithm.fused.updates import (
     CriticSettings,
     FusedUpdates,
     PolicySettings,
-    supports,
 )
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.objectives import CriticObjective, LearnedObjectiveLoss, Objective
+from mgrl_cli.algorithm.parameters import TrunkSizes
 from mgrl_cli.algorithm.trunk import Trunk
 from mgrl_cli.config import ON_POLICY, Rule, RunConfig
 
@@ -54,14 +54,15 @@ def has_kernels(objective: Objective) -> bool:
 
 
 def fused_updates(config: RunConfig, obs_size: int, act_size: int) -> FusedUpdates | None:
-    """Return the updates from kernels alone, where these are wanted and compute such networks."""
+    """Return the updates from kernels alone, where these are wanted and can be had."""
     policy, critic = config.policy, config.critic
-    hidden = (policy.hidden, critic.hidden)
-    layer_norm = policy.layer_norm and critic.layer_norm
-    if not (config.compiled and supports(hidden, layer_norm=layer_norm)):
+    if not (config.compiled and is_numba_installed()):
         return None
     return FusedUpdates(
-        AgentSizes(obs_size, act_size, *hidden),
+        AgentSizes(
+            TrunkSizes(obs_size, policy.hidden, act_size, policy.layer_norm),
+            TrunkSizes(obs_size + act_size, critic.hidden, 1, critic.layer_norm),
+        ),
         PolicySettings(policy.pre_activation_limit, policy.clip_norm),
         CriticSettings(
             critic.discount,

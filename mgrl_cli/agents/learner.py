@@ -22,6 +22,7 @@ from mgrl_cli.algorithm.meta_gradient import (
     clipped,
     gain,
     meta_gradient,
+    unit,
 )
 from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork, PolicyTape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
@@ -248,6 +249,20 @@ class Learner:
             )
         problem = self.meta_problem(network)
         return meta_gradient(problem, objective_params, self.policy_params, batches)
+
+    def contribution(
+        self, gradient: Float[Tensor, " param"]
+    ) -> tuple[Float[Tensor, " param"], float]:
+        """Return a meta-gradient as the objective's step takes it, and its norm as it was.
+
+        Clipped or of unit norm, as `meta.gradient_scale` says; NaN where the norm overflows.
+        """
+        settings = self._config.meta
+        is_unit = settings.gradient_scale == "unit"
+        if self._fused is not None:
+            return self._fused.contribution(gradient, limit=0.0 if is_unit else settings.clip_norm)
+        norm = gradient.norm().item()
+        return unit(gradient) if is_unit else clipped(gradient, limit=settings.clip_norm), norm
 
     def gain(
         self, network: ObjectiveNetwork, result: MetaGradient, batches: Sequence[Windows]

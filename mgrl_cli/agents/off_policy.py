@@ -18,7 +18,6 @@ from mgrl_cli.agents.learner import Learner
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.agents.rules import config_of_rule, needs_behaviour, objective_of
 from mgrl_cli.algorithm.batches import Transitions, Windows, part_of, transitions_of
-from mgrl_cli.algorithm.meta_gradient import clipped, unit
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.config import RunConfig
 from mgrl_cli.telemetry import AgentState
@@ -172,15 +171,14 @@ class OffPolicyAgent(Agent):
             for k in range(settings.inner_steps + 1)
         ]
         result = self.learner.meta_gradient(self._network, self._objective_params, batches)
-        self.statistics.add("inner_gradient_norm", result.inner_gradient_norm.item())
-        self.statistics.add("meta_gradient_norm", result.gradient.norm().item())
+        contribution, norm = self.learner.contribution(result.gradient)
+        self.statistics.add("inner_gradient_norm", result.inner_gradient_norm)
+        self.statistics.add("meta_gradient_norm", norm)
         if meta_step % _DIAGNOSTICS_INTERVAL == 0:
             self.statistics.add("gain", self.learner.gain(self._network, result, batches))
             cosine = self.learner.cosine_with_critic(batches[1], self._objective)
             self.statistics.add("cosine", cosine)
-        if settings.gradient_scale == "unit":
-            return unit(result.gradient)
-        return clipped(result.gradient, limit=settings.clip_norm)
+        return contribution
 
     def _windows(self, batch: int, *, with_behaviour: bool = False) -> Windows:
         return self.replay.sample_windows(

@@ -4,6 +4,7 @@ The arithmetic is torch's own. `torch.optim.Adam` around it looks after paramete
 state dictionaries, which costs more than the step itself on vectors as short as ours.
 """
 
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -76,13 +77,9 @@ class Adam:
         """
         from mgrl_cli.algorithm.fused import descent
 
-        steps = self.steps.item() + 1.0
-        params, first, second = self._arrays()
-        constants = (steps, factor * self._learning_rate, *_BETAS, _EPSILON)
-        applied = descent.descend(params, gradient.reshape(-1), first, second, *constants, limit)
-        if applied:
-            self.steps.fill_(steps)
-        return applied
+        params, *state = self._arrays
+        constants = (factor * self._learning_rate, *_BETAS, _EPSILON)
+        return descent.descend(params, gradient.reshape(-1), *state, *constants, limit)
 
     def descend_mean_compiled(
         self, gradients: NDArray[np.float32], chosen: NDArray[np.int64]
@@ -97,18 +94,17 @@ class Adam:
         """
         from mgrl_cli.algorithm.fused import descent
 
-        steps = self.steps.item() + 1.0
-        constants = (steps, self._learning_rate, *_BETAS, _EPSILON)
-        norm = descent.combine(gradients, chosen, *self._arrays(), *constants)
-        self.steps.fill_(steps)
-        return norm
+        constants = (self._learning_rate, *_BETAS, _EPSILON)
+        return descent.combine(gradients, chosen, *self._arrays, *constants)
 
-    def _arrays(self) -> tuple[_Array, _Array, _Array]:
-        """Return parameters and moments as the flat arrays that kernels take."""
+    @cached_property
+    def _arrays(self) -> tuple[_Array, _Array, _Array, _Array]:
+        """Parameters, moments and steps as the flat arrays that kernels take and change."""
         return (
             self.params.numpy().reshape(-1),
             self.first_moment.numpy().reshape(-1),
             self.second_moment.numpy().reshape(-1),
+            self.steps.numpy().reshape(1),
         )
 
 

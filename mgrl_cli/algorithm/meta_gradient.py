@@ -105,7 +105,7 @@ class MetaGradient(NamedTuple):
     """∇_α J, raw."""
     virtual_policy: Float[Tensor, " policy_param"]
     """φ_K."""
-    inner_gradient_norm: Float[Tensor, ""]
+    inner_gradient_norm: float
     """‖g_1‖."""
 
 
@@ -150,7 +150,7 @@ def meta_gradient(
         gradient -= problem.virtual_step.size * alpha_part
         if k > 1:
             v = v - problem.virtual_step.size * _hessian_vector(problem, step, w, action_part)
-    return MetaGradient(gradient, phi, steps[0].policy_gradient.norm())
+    return MetaGradient(gradient, phi, steps[0].policy_gradient.norm().item())
 
 
 def _virtual_step(
@@ -249,7 +249,7 @@ def meta_gradient_by_double_backward(
         phi = phi - problem.virtual_step.size * problem.scaled(g)
         inner_gradients.append(g)
     (gradient,) = torch.autograd.grad(problem.meta_loss(phi, batches), alpha)
-    return MetaGradient(gradient, phi.detach(), inner_gradients[0].detach().norm())
+    return MetaGradient(gradient, phi.detach(), inner_gradients[0].detach().norm().item())
 
 
 def _positive_norm(gradient: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ update, a copy into shared memory and a checkpoint entry are each one operation 
 
 from collections.abc import Mapping
 from math import prod, sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -86,6 +86,27 @@ def layer_norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
 def linear_shapes(name: str, width_in: int, width_out: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of one linear layer's weight and bias."""
     return {f"{name}.weight": (width_in, width_out), f"{name}.bias": (width_out,)}
+
+
+class TrunkSizes(NamedTuple):
+    """Of the body that policy and critic share, see `trunk`."""
+
+    width_in: int
+    hidden: int
+    """Units of each of both hidden layers."""
+    width_out: int
+    layer_norm: bool
+    """Whether LayerNorm follows each hidden layer."""
+
+
+def trunk_shapes(sizes: TrunkSizes) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a trunk's parameters in their order."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, width in ((1, sizes.width_in), (2, sizes.hidden)):
+        shapes |= linear_shapes(f"linear_{layer}", width, sizes.hidden)
+        if sizes.layer_norm:
+            shapes |= layer_norm_shapes(f"norm_{layer}", sizes.hidden)
+    return shapes | linear_shapes("output", sizes.hidden, sizes.width_out)
 
 
 LAYER_NORM_EPSILON = 1e-5

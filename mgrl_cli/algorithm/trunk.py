@@ -6,8 +6,8 @@
 `Trunk.__call__` is plain differentiable torch. `forward` returns a tape with the same values and
 their first derivatives, without autograd: the formulas are short, and at laptop sizes autograd's
 bookkeeping costs as much as the arithmetic. The tape is one of compiled kernels where these are
-wanted and can be had, which is never without LayerNorm, else of torch operations. Parameters are
-[net, param], so twin critics are one batched product; a single network is [1, param].
+wanted and can be had, else of torch operations. Parameters are [net, param], so twin critics are
+one batched product; a single network is [1, param].
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from mgrl_cli.algorithm.fused.trunk import FusedTape, supports
 from mgrl_cli.algorithm.parameters import (
     LAYER_NORM_EPSILON,
     ParameterLayout,
+    TrunkSizes,
     layer_norm,
-    layer_norm_shapes,
-    linear_shapes,
+    trunk_shapes,
 )
 
 _LAYERS = (1, 2)
@@ -71,19 +71,11 @@ class Trunk:
             hidden: units of each hidden layer.
             width_out: outputs.
             layer_norm: whether LayerNorm follows each ReLU.
-            compiled: let `forward` use kernels where they support this body and dtype.
+            compiled: let `forward` use kernels where they support device and dtype.
         """
-        self.width_in = width_in
-        self.hidden = hidden
-        self.width_out = width_out
-        self.layer_norm = layer_norm
+        self.sizes = TrunkSizes(width_in, hidden, width_out, layer_norm)
         self._compiled = compiled
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer, width in zip(_LAYERS, (width_in, hidden), strict=True):
-            shapes |= linear_shapes(f"linear_{layer}", width, hidden)
-            if layer_norm:
-                shapes |= layer_norm_shapes(f"norm_{layer}", hidden)
-        self.layout = ParameterLayout(shapes | linear_shapes("output", hidden, width_out))
+        self.layout = ParameterLayout(trunk_shapes(self.sizes))
 
     def parameters(self, params: Float[Tensor, "net param"]) -> dict[str, Tensor]:
         """Return the named parameters; vectors get a row axis to broadcast over."""
@@ -100,20 +92,20 @@ class Trunk:
         for layer in _LAYERS:
             x = x @ parameters[f"linear_{layer}.weight"] + parameters[f"linear_{layer}.bias"]
             x = torch.relu(x)
-            if self.layer_norm:
+            if self.sizes.layer_norm:
                 gain, bias = parameters[f"norm_{layer}.gain"], parameters[f"norm_{layer}.bias"]
                 x = layer_norm(x, gain, bias)
         return x @ parameters["output.weight"] + parameters["output.bias"]
 
     def forward(self, params: Float[Tensor, "net param"], x: Float[Tensor, "rows in"]) -> TrunkTape:
         """Return the output with its derivatives."""
-        if self._compiled and self.layer_norm and supports(self.hidden, params):
-            return FusedTape(params, x, self.hidden, self.width_out)
+        if self._compiled and supports(params):
+            return FusedTape(params, x, self.sizes)
         return TorchTape(self, params, x)
 
     def prepare(self) -> None:
         """Compile the float32 kernels of this width, or load them from their cache, if wanted."""
-        tape = self.forward(torch.zeros(1, self.layout.size), torch.zeros(1, self.width_in))
+        tape = self.forward(torch.zeros(1, self.layout.size), torch.zeros(1, self.sizes.width_in))
         tape.vjp(tape.output)
         tape.input_vjp(tape.output)
         tape.jvp(torch.zeros(1, self.layout.size))
@@ -208,7 +200,7 @@ class TorchTape:
             parameters[f"linear_{layer}.bias"], h, parameters[f"linear_{layer}.weight"]
         ).relu_()
         norm = None
-        if self._trunk.layer_norm:
+        if self._trunk.sizes.layer_norm:
             gain, bias = parameters[f"norm_{layer}.gain"], parameters[f"norm_{layer}.bias"]
             norm = _NormTape(activated, gain, bias)
         self._layers.append(_LayerTape(h, activated, norm))

@@ -36,18 +36,18 @@ def gather_windows(rows, places, timeout_is_terminal, obs, action, reward, termi
 
 
 @njit(
-    "void(f4[:,::1], i8[::1], b1, f4[:,::1], f4[:,::1], f4[::1], f4[:,::1], b1[::1])",
+    "void(f4[:,::1], i8[:,::1], i8[::1], b1, f4[:,::1], f4[:,::1], f4[::1], f4[:,::1], b1[::1])",
     cache=True,
 )
 @no_type_check
 def gather_transitions(
-    rows, firsts, timeout_is_terminal, obs, action, reward, next_obs, terminated
+    rows, places, slots, timeout_is_terminal, obs, action, reward, next_obs, terminated
 ):
     """Fill a batch of single steps."""
     obs_size, act_size = obs.shape[1], action.shape[1]
     flag = obs_size + act_size + 1
-    for b in range(len(firsts)):
-        row = firsts[b]
+    for b in range(len(slots)):
+        row = places[slots[b], 0]
         step, following = rows[row], rows[row + 1 if row + 1 < len(rows) else 0]
         for i in range(obs_size):
             obs[b, i] = step[i]

@@ -60,7 +60,8 @@ def gather_windows(
 
 def gather_transitions(
     rows: Rows,
-    firsts: Int64[ndarray, " batch"],
+    places: Int64[ndarray, "slots 2"],
+    slots: Int64[ndarray, " batch"],
     timeout_is_terminal: bool,
     obs: Float32[ndarray, "batch obs"],
     action: Float32[ndarray, "batch act"],
@@ -68,8 +69,20 @@ def gather_transitions(
     next_obs: Float32[ndarray, "batch obs"],
     terminated: Bool[ndarray, " batch"],
 ) -> None:
-    """Fill a batch of single steps; as `gather_windows`, but for the rows they lie in."""
-    obs_size, act_size = obs.shape[1], action.shape[1]
+    """Fill a batch of single steps.
+
+    Args:
+        rows: of the ring.
+        places: of every slot; see `gather_windows`, as for all that follow.
+        slots: which steps.
+        timeout_is_terminal: count a truncated step as terminated too.
+        obs: filled, as all that follow.
+        action: to fill.
+        reward: to fill.
+        next_obs: to fill.
+        terminated: to fill.
+    """
+    obs_size, act_size, firsts = obs.shape[1], action.shape[1], places[slots, 0]
     steps, following = rows.take(np.stack((firsts, firsts + 1)), axis=0, mode="wrap")
     obs[:] = steps[:, :obs_size]
     action[:] = steps[:, obs_size : obs_size + act_size]

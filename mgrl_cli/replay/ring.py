@@ -204,9 +204,8 @@ class ReplayRing:
             np.empty((batch, obs_size), np.float32),
             np.empty(batch, np.bool_),
         )
-        firsts = self._places[slots, 0]
-        self._gather.transitions(self._rows, firsts, timeout_is_terminal, *arrays)
-        return Transitions(*map(_tensor, arrays), is_valid=torch.ones(batch, dtype=torch.bool))
+        self._gather.transitions(self._rows, self._places, slots, timeout_is_terminal, *arrays)
+        return Transitions(*map(_tensor, (*arrays, np.ones(batch, np.bool_))))
 
     def read_all(self) -> list[StoredEpisode]:
         """Return every stored episode, oldest first; `UsageError` without raw actions."""

@@ -21,6 +21,7 @@ SampleBy = Literal["start", "inside", "episode"]
 An episode shorter than a window has one fitting start, its first step; the window is then padded.
 Without that, the policy would never learn from episodes of fewer than T steps.
 """
+_KNOWN = get_args(SampleBy)
 
 
 class StartTable:
@@ -59,9 +60,8 @@ def check_request(batch: int, steps: int, sample_by: str) -> None:
     """
     if batch < 1 or steps < 1:
         raise UsageError(f"A batch needs at least 1 window of 1 step, got {batch} of {steps}.")
-    known = get_args(SampleBy)
-    if sample_by not in known:
+    if sample_by not in _KNOWN:
         raise UsageError(
-            f"Unknown sample_by '{sample_by}', expected one of: {', '.join(known)}."
-            f"{did_you_mean(sample_by, known)}"
+            f"Unknown sample_by '{sample_by}', expected one of: {', '.join(_KNOWN)}."
+            f"{did_you_mean(sample_by, _KNOWN)}"
         )

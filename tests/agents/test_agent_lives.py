@@ -282,7 +282,7 @@ def test_a_meta_gradient_is_clipped_or_of_unit_norm(agent_of) -> None:
         play_round(agent, 1)
         before = agent.learner.policy_params.clone()
         gradient = agent.meta_gradient(meta_step=1)
-        norms[scale, limit] = gradient.norm().item()
+        norms[scale, limit] = gradient.double().norm().item()  # in float32 it is 1e-6 off
         raw = agent.statistics.summary()["meta_gradient_norm"]
         assert torch.equal(agent.learner.policy_params, before)  # the step is virtual
     assert norms["clip", 1e9] == pytest.approx(raw)

@@ -129,8 +129,22 @@ def test_the_meta_gradient_is_the_plain_one(assignments: Sequence[str]) -> None:
         )
         for compiled in (True, False)
     )
-    for name, tensor in expected._asdict().items():
-        assert relative_error(getattr(found, name), tensor) < 1e-4, name
+    assert relative_error(found.gradient, expected.gradient) < 1e-4
+    assert relative_error(found.virtual_policy, expected.virtual_policy) < 1e-4
+    assert found.inner_gradient_norm == pytest.approx(expected.inner_gradient_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", ["unit", "clip"])
+@pytest.mark.parametrize("size", [0.0, 1e-3, 0.5, 2.0, 1e18, 1e30])
+def test_contributions_are_the_plain_ones(scale: str, size: float) -> None:
+    """1e30: the squares overflow, which must not pass for a gradient of zero."""
+    settings = (f"meta.gradient_scale={scale}", "meta.clip_norm=1.0")
+    gradient = size * torch.ones(100) / 10.0
+    (found, norm), (expected, plain_norm) = (
+        learner_of(settings, compiled=compiled).contribution(gradient) for compiled in (True, False)
+    )
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    assert size == 1e30 or norm == pytest.approx(plain_norm, rel=1e-5) == pytest.approx(size)
 
 
 def test_where_the_objective_asks_for_nothing_the_unit_step_is_the_plain_one() -> None:

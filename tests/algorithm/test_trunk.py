@@ -21,18 +21,23 @@ def nets(request):
     return request.param
 
 
-@pytest.fixture(params=["torch", "without-norm", pytest.param("kernels", marks=needs_numba)])
-def case(request, rng, nets):
+@pytest.fixture(params=[HIDDEN, HIDDEN + 3], ids=["whole", "padded"])
+def hidden(request):
+    """Units of a hidden layer: inside the kernels these are multiples of 8."""
+    return request.param
+
+
+@pytest.fixture(params=["torch", pytest.param("kernels", marks=needs_numba)])
+def form(request):
+    return request.param
+
+
+@pytest.fixture(params=[True, False], ids=["norm", "without-norm"])
+def case(request, rng, nets, hidden, form):
     """A trunk, parameters [net, param] and inputs."""
-    trunk = Trunk(
-        WIDTH_IN,
-        HIDDEN,
-        WIDTH_OUT,
-        layer_norm=request.param != "without-norm",
-        compiled=request.param != "torch",  # kernels do not know the body without LayerNorm
-    )
+    trunk = Trunk(WIDTH_IN, hidden, WIDTH_OUT, layer_norm=request.param, compiled=form == "kernels")
     params = torch.stack([perturbed(trunk.layout.initialise(rng), rng) for _ in range(nets)])
-    expected = FusedTape if request.param == "kernels" else TorchTape
+    expected = FusedTape if form == "kernels" else TorchTape
     assert isinstance(trunk.forward(params, normal(rng, 1, WIDTH_IN)), expected)
     return trunk, params, normal(rng, ROWS, WIDTH_IN)
 
@@ -133,21 +138,12 @@ def test_two_tapes_in_use_do_not_share_buffers(rng, nets):
 
 
 @needs_numba
-@pytest.mark.parametrize(
-    ("hidden", "dtype", "is_supported"),
-    [
-        (8, torch.float32, True),
-        (352, torch.float64, True),
-        (12, torch.float32, False),  # not a multiple of 8
-        (8, torch.bfloat16, False),
-    ],
-)
-def test_what_kernels_do_not_support_takes_torch(hidden, dtype, is_supported):
-    trunk = Trunk(2, hidden, 1, compiled=True)
-    params = torch.zeros(1, trunk.layout.size, dtype=dtype)
-    assert supports(hidden, params) == is_supported
-    if not is_supported:
-        assert isinstance(trunk.forward(params, torch.zeros(1, 2, dtype=dtype)), TorchTape)
+def test_what_kernels_do_not_support_takes_torch():
+    trunk = Trunk(2, HIDDEN, 1, compiled=True)
+    params = torch.zeros(1, trunk.layout.size, dtype=torch.bfloat16)
+    assert not supports(params)
+    tape = trunk.forward(params, torch.zeros(1, 2, dtype=torch.bfloat16))
+    assert isinstance(tape, TorchTape)
 
 
 def test_kernels_are_used_only_where_they_are_asked_for(rng):
@@ -160,11 +156,13 @@ def test_kernels_are_used_only_where_they_are_asked_for(rng):
 def test_kernels_that_differ_in_a_constant_differ_in_name():
     """By its name alone numba links a function from a cache that another process has filled."""
     from mgrl_cli.algorithm.fused.kernels import matmul
-    from mgrl_cli.algorithm.fused.trunk_layers import layer_kernels
+    from mgrl_cli.algorithm.fused.trunk_layers import LayerShape, layer_kernels
     from mgrl_cli.algorithm.fused.trunk_passes import compile_trunk_passes
 
     products = [matmul(64, 8, 1), matmul(64, 1, 8), matmul(8, 1, 64)]
-    layers = [kernel for width in (8, 16) for kernel in layer_kernels(width)]
-    passes = [kernel for width in (8, 16) for kernel in compile_trunk_passes(width, "")]
-    names = [kernel.py_func.__qualname__ for kernel in (*products, *layers, *passes)]
+    shapes = [LayerShape(units, has_norm) for units in (8, 15, 16) for has_norm in (True, False)]
+    layers = [set(layer_kernels(shape)) for shape in shapes]  # one may serve two purposes
+    passes = [compile_trunk_passes(shape, "") for shape in shapes]
+    kernels = [*products, *(kernel for kernels in (*layers, *passes) for kernel in kernels)]
+    names = [kernel.py_func.__qualname__ for kernel in kernels]
     assert len(set(names)) == len(names)

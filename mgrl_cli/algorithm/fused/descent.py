@@ -17,6 +17,7 @@ from mgrl_cli.algorithm.fused.scalar_math import compiled, kernel
 _BLOCK = 256
 """Numbers of a gradient at a time, where several are added up."""
 _ONE = np.float32(1.0)
+_SHORTEST = np.finfo(np.float32).tiny
 _VECTOR, _ROWS = "f4[::1]", "f4[:,::1]"
 
 
@@ -38,17 +39,39 @@ def _sum_of_squares(x):
 
 @kernel
 @no_type_check
-def _adam_constants(steps, rate, beta1, beta2):
-    """Return the step size and what the root of the second moment is divided by."""
-    return np.float32(rate / (1.0 - beta1**steps)), np.float32(sqrt(1.0 - beta2**steps))
+def _adam_constants(steps, rate, beta1, beta2, epsilon):
+    """Return what every entry of Adam's step number `steps` has in common."""
+    return (
+        np.float32(rate / (1.0 - beta1**steps)),
+        np.float32(sqrt(1.0 - beta2**steps)),
+        np.float32(beta1),
+        np.float32(1.0 - beta1),
+        np.float32(beta2),
+        np.float32(1.0 - beta2),
+        np.float32(epsilon),
+    )
 
 
-@compiled("b1", *[_VECTOR] * 4, *["f8"] * 6)
+@kernel
+@no_type_check
+def _adam(params, gradient, scale, first_moment, second_moment, constants):
+    """Make one step of Adam by the gradient times `scale`."""
+    size, root, keep1, add1, keep2, add2, floor = constants
+    for i in range(len(params)):
+        g = scale * gradient[i]
+        m = keep1 * first_moment[i] + add1 * g
+        v = keep2 * second_moment[i] + add2 * g * g
+        first_moment[i] = m
+        second_moment[i] = v
+        params[i] -= size * m / (np.sqrt(v) / root + floor)
+
+
+@compiled("b1", *[_VECTOR] * 5, *["f8"] * 5)
 @no_type_check
 def descend(
     params, gradient, first_moment, second_moment, steps, rate, beta1, beta2, epsilon, limit
 ):
-    """Make Adam's step number `steps`, the gradient cut to the norm `limit` (0: not cut).
+    """Make a step of Adam, the gradient cut to the norm `limit` (0: not cut), and count it.
 
     Return False, having changed nothing, where its squares or their sum overflow float32.
     """
@@ -57,17 +80,10 @@ def descend(
         return False
     scale = _ONE
     if limit > 0.0:
-        scale = np.float32(min(1.0, limit / max(sqrt(squares), 1e-37)))
-    step, root = _adam_constants(steps, rate, beta1, beta2)
-    keep1, add1, keep2 = np.float32(beta1), np.float32(1.0 - beta1), np.float32(beta2)
-    add2, floor = np.float32(1.0 - beta2), np.float32(epsilon)
-    for i in range(len(params)):
-        g = scale * gradient[i]
-        m = keep1 * first_moment[i] + add1 * g
-        v = keep2 * second_moment[i] + add2 * g * g
-        first_moment[i] = m
-        second_moment[i] = v
-        params[i] -= step * m / (np.sqrt(v) / root + floor)
+        scale = np.float32(min(1.0, limit / max(sqrt(squares), _SHORTEST)))
+    steps[0] += _ONE
+    constants = _adam_constants(np.float64(steps[0]), rate, beta1, beta2, epsilon)
+    _adam(params, gradient, scale, first_moment, second_moment, constants)
     return True
 
 
@@ -80,34 +96,49 @@ def put(gradient, slot):
     return isfinite(np.float32(_sum_of_squares(gradient)))
 
 
-@compiled("f8", _ROWS, "i8[::1]", *[_VECTOR] * 3, *["f8"] * 5)
+@compiled("f8", _ROWS, "i8[::1]", *[_VECTOR] * 4, *["f8"] * 4)
 @no_type_check
 def combine(slots, agents, params, first_moment, second_moment, steps, rate, beta1, beta2, epsilon):
-    """Make Adam's step number `steps` by the mean of some slots; return the mean's norm.
+    """Make a step of Adam by the mean of some slots, count it, and return the mean's norm.
 
     Slots are summed in float64 in the order of `agents`.
     """
-    step, root = _adam_constants(steps, rate, beta1, beta2)
-    keep1, add1, keep2 = np.float32(beta1), np.float32(1.0 - beta1), np.float32(beta2)
-    add2, floor = np.float32(1.0 - beta2), np.float32(epsilon)
-    squares, total = 0.0, np.empty(_BLOCK)
+    steps[0] += _ONE
+    constants = _adam_constants(np.float64(steps[0]), rate, beta1, beta2, epsilon)
+    squares, mean, gradient = 0.0, np.empty(_BLOCK), np.empty(_BLOCK, np.float32)
     for start in range(0, len(params), _BLOCK):
-        size = min(_BLOCK, len(params) - start)
-        total[:] = 0.0
+        stop = min(start + _BLOCK, len(params))
+        size = stop - start
+        mean[:] = 0.0
         for agent in agents:
-            slot = slots[agent, start : start + size]
+            slot = slots[agent, start:stop]
             for i in range(size):
-                total[i] += slot[i]
+                mean[i] += slot[i]
         for i in range(size):
-            mean = total[i] / len(agents)
-            squares += mean * mean
-            g, k = np.float32(mean), start + i
-            m = keep1 * first_moment[k] + add1 * g
-            v = keep2 * second_moment[k] + add2 * g * g
-            first_moment[k] = m
-            second_moment[k] = v
-            params[k] -= step * m / (np.sqrt(v) / root + floor)
+            mean[i] /= len(agents)
+            gradient[i] = mean[i]
+        squares += _sum_of_squares(mean[:size])
+        first, second = first_moment[start:stop], second_moment[start:stop]
+        _adam(params[start:stop], gradient[:size], _ONE, first, second, constants)
     return sqrt(squares)
+
+
+@compiled("f8", _VECTOR, "f8", _VECTOR)
+@no_type_check
+def contribute(gradient, limit, contribution):
+    """Fill the gradient cut to the norm `limit`, or of norm 1 where that is 0; return its norm.
+
+    What is zero stays zero. Where the squares' sum overflows float32, the contribution is NaN.
+    """
+    squares = _sum_of_squares(gradient)
+    norm, scale = sqrt(squares), np.nan
+    if isfinite(np.float32(squares)):
+        scale = 1.0 / max(norm, _SHORTEST)
+        if limit > 0.0:
+            scale = min(1.0, limit * scale)
+    for i in range(len(gradient)):
+        contribution[i] = gradient[i] * np.float32(scale)
+    return norm
 
 
 @compiled("f8", _VECTOR, _VECTOR, "f4", "b1", "f4", _VECTOR)

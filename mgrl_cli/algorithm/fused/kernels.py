@@ -15,6 +15,7 @@ This module knows tiles only; the network is elsewhere. It needs numba (the extr
 from typing import no_type_check
 
 from mgrl_cli.algorithm.fused.scalar_math import kernel, named
+from mgrl_cli.algorithm.fused.vectors import transpose_8x8
 
 WIDTH = 32
 LANES = 16
@@ -28,9 +29,16 @@ STATE = WIDTH * LANES
 
 @kernel
 @no_type_check
-def _four(w, start, step):
+def four(w, start, step):
     """Return four weights; LLVM keeps tuples of scalars in registers."""
     return w[start], w[start + step], w[start + 2 * step], w[start + 3 * step]
+
+
+@kernel
+@no_type_check
+def eight(w, start, step):
+    """Return eight numbers, as `_four` does."""
+    return four(w, start, step) + four(w, start + 4 * step, step)
 
 
 @kernel
@@ -55,8 +63,8 @@ def matmul(lanes, p, q):
             for i in range(0, x.shape[0] // lanes, 4):
                 rows = x[i * lanes : (i + 4) * lanes]
                 block = w[i * p + o * q : i * p + o * q + 3 * (p + q) + 1]
-                a, b = _four(block, 0, p), _four(block, q, p)
-                c, d = _four(block, 2 * q, p), _four(block, 3 * q, p)
+                a, b = four(block, 0, p), four(block, q, p)
+                c, d = four(block, 2 * q, p), four(block, 3 * q, p)
                 for m in range(lanes):
                     x4 = rows[m], rows[lanes + m], rows[2 * lanes + m], rows[3 * lanes + m]
                     y0 = _plus_dot(out[m], a, x4)
@@ -85,11 +93,8 @@ outer_gates = matmul(4 * WIDTH, 1, TILE)
 def turn(x, rows, turned):
     """Write the transpose of a tile, [lane, row]; the number of rows is a multiple of 8."""
     for o in range(0, rows, 8):
-        block = x[o * TILE : (o + 8) * TILE]
-        for m in range(TILE):
-            to = turned[m * rows + o : m * rows + o + 8]
-            to[0], to[1], to[2], to[3] = _four(block, m, TILE)
-            to[4], to[5], to[6], to[7] = _four(block, m + 4 * TILE, TILE)
+        for m in range(0, TILE, 8):
+            transpose_8x8(x, o * TILE + m, TILE, turned, m * rows + o, rows)
 
 
 @kernel
@@ -97,9 +102,41 @@ def turn(x, rows, turned):
 def add_row_sums(turned, total):
     """Add the sum over lanes of every row of a turned tile."""
     rows = total.shape[0]
-    for m in range(TILE):
+    for m in range(0, TILE, 8):
+        block = turned[m * rows : (m + 8) * rows]
         for o in range(rows):
-            total[o] += turned[m * rows + o]
+            share = total[o]
+            for k in range(8):
+                share += block[k * rows + o]
+            total[o] = share
+
+
+@kernel
+@no_type_check
+def add_weighted_row_sums(turned, weights, total):
+    """Add the sum over lanes of every row of a turned tile, each lane with its weight."""
+    rows = total.shape[0]
+    for m in range(0, TILE, 8):
+        block, w = turned[m * rows : (m + 8) * rows], eight(weights, m, 1)
+        for o in range(rows):
+            share = total[o]
+            for k in range(8):
+                share += w[k] * block[k * rows + o]
+            total[o] = share
+
+
+@kernel
+@no_type_check
+def read_out(weights, x, y):
+    """Write y = Σ_o weights[o] · x[o], one number per lane."""
+    y[:] = 0
+    for o in range(0, weights.shape[0], 8):
+        rows, w = x[o * TILE : (o + 8) * TILE], eight(weights, o, 1)
+        for m in range(TILE):
+            share = y[m]
+            for k in range(8):
+                share += w[k] * rows[k * TILE + m]
+            y[m] = share
 
 
 @kernel
@@ -116,3 +153,19 @@ def copy_block(source, to):
     """Copy a block; a slice assignment would compile its error messages too."""
     for m in range(BLOCK):
         to[m] = source[m]
+
+
+@kernel
+@no_type_check
+def add_block(x, total):
+    """Add a block to another."""
+    for m in range(BLOCK):
+        total[m] += x[m]
+
+
+@kernel
+@no_type_check
+def scale_block(x, factor, to):
+    """Write a block times a number."""
+    for m in range(BLOCK):
+        to[m] = factor * x[m]

@@ -1,227 +1,239 @@
 """Numba kernels of one layer, mixed activation then LayerNorm, on a tile: four directions of it.
 
 Forward, adjoint, tangent, and "mixed": the tangent of the adjoint. The formulas are written out by
-hand; `tests/algorithm/test_fused_objective.py` holds them against autograd.
+hand; `tests/algorithm/test_fused.py` holds them against autograd. What follows from the
+pre-activation and a few numbers per lane is computed again wherever it is needed: arithmetic is
+cheaper than memory. Every loop takes four or eight units at a time: a sum that went to memory for
+every unit would wait for its own last store, and what all units of a lane need is loaded once.
+
+The scratch is flat, with constant offsets: LLVM gives up on vectors where it has to compare more
+than a few pairs of pointers first.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202 - numba infers the types, one set per dtype
+# ruff: noqa: ANN001, ANN201, ANN202, PLR0913 - numba infers the types; kernels take arrays one by one
 
 from math import sqrt
 from typing import no_type_check
 
-from mgrl_cli.algorithm.fused.kernels import BLOCK, TILE, WIDTH
+from mgrl_cli.algorithm.fused.kernels import BLOCK, TILE, WIDTH, add_block, eight, four
 from mgrl_cli.algorithm.fused.scalar_math import kernel
 from mgrl_cli.algorithm.parameters import LAYER_NORM_EPSILON
 
 _HALF = WIDTH // 2
 
-# Slots of one layer's record: pre-activation, adjoint of the output, tangent of the pre-activation.
-Z, DOUT, ZD = range(3)
-# Rows of its statistics, one number per lane: mean and 1/σ of the activation, the two means of its
-# adjoint, the two of its tangent, the two of the adjoint's tangent.
-MEAN, SCALE, ADJOINT_MEAN, ADJOINT_DOT, TANGENT_MEAN, TANGENT_DOT, MIXED_MEAN, MIXED_DOT = range(8)
-# Slots of scratch blocks.
-N, ND, DZ, DZD, DX, X, XD, TURNED, TURNED_D = range(9)
+# Rows of a layer's statistics, one number per lane: mean and 1/σ of the activation, the two means
+# of its adjoint, the two of its tangent, the two of the adjoint's tangent.
+MEAN, SCALE, ADJOINT_MEAN, ADJOINT_DOT = range(0, 4 * TILE, TILE)
+TANGENT_MEAN, TANGENT_DOT, MIXED_MEAN, MIXED_DOT = range(4 * TILE, 8 * TILE, TILE)
+# Blocks of the scratch: a layer's input and its tangent, adjoint of the output and its tangent, of
+# the pre-activation and its tangent, the last two turned; pre-activation and its tangent. What
+# LayerNorm's gain is multiplied with lies where DZ will be turned.
+X, XD, DOUT, DX, DZ, DZD, TURNED, TURNED_D, Z, ZD = range(0, 10 * BLOCK, BLOCK)
+PAIRED = TURNED
 
 
 @kernel
 @no_type_check
-def activate(z, x):
-    """Write the mixed activation: ReLU on the first half of the units, square on the second."""
-    zero = z.dtype.type(0)
-    for m in range(_HALF * TILE):
-        x[m] = zero if z[m] < zero else z[m]
-    for m in range(_HALF * TILE, BLOCK):
-        x[m] = z[m] * z[m]
+def block(blocks, start):
+    """Return one block of the scratch."""
+    return blocks[start : start + BLOCK]
 
 
 @kernel
 @no_type_check
-def through_activation(z, dx, dz):
-    """Write dx · ∂activation/∂z; the adjoint and the tangent are the same product."""
-    zero, two = z.dtype.type(0), z.dtype.type(2)
-    for m in range(_HALF * TILE):
-        dz[m] = dx[m] if z[m] > zero else zero
-    for m in range(_HALF * TILE, BLOCK):
-        dz[m] = two * z[m] * dx[m]
+def activated(z, is_square):
+    """Return the mixed activation: ReLU on the first half of the units, square on the second."""
+    zero = type(z)(0)
+    rectified = zero if z < zero else z
+    return z * z if is_square else rectified
 
 
 @kernel
 @no_type_check
-def normalise(z, stats, n):
-    """Write n = (activation(z) - mean) / σ and the statistics of every lane."""
+def through_activation(z, d, is_square):
+    """Return d · ∂activation/∂z; the adjoint and the tangent are the same product."""
+    zero, two = type(z)(0), type(z)(2)
+    passed = d if z > zero else zero
+    return two * z * d if is_square else passed
+
+
+@kernel
+@no_type_check
+def _normal(stats, m, z, is_square):
+    """Return the normalised activation."""
+    return (activated(z, is_square) - stats[MEAN + m]) * stats[SCALE + m]
+
+
+@kernel
+@no_type_check
+def _divide(stats, start, rows):
+    """Turn sums over the units into means."""
+    for m in range(start, start + rows * TILE):
+        stats[m] *= stats.dtype.type(1.0 / WIDTH)
+
+
+@kernel
+@no_type_check
+def layer_forward(z, stats, norm, x):
+    """Write the layer's output x and the statistics of every lane; `norm` is gain and bias."""
     t = z.dtype.type
-    mean, scale = stats[MEAN], stats[SCALE]
-    activate(z, n)
-    mean[:] = t(0)
-    scale[:] = t(0)
-    for o in range(WIDTH):
-        row = n[o * TILE : (o + 1) * TILE]
+    stats[: 2 * TILE] = t(0)
+    for o in range(0, WIDTH, 8):
+        rows, is_square = z[o * TILE : (o + 8) * TILE], o >= _HALF
         for m in range(TILE):
-            mean[m] += row[m]
+            total = t(0)
+            for k in range(0, 8 * TILE, TILE):
+                total += activated(rows[k + m], is_square)
+            stats[MEAN + m] += total
+    _divide(stats, MEAN, 1)
+    for o in range(0, WIDTH, 8):
+        rows, is_square = z[o * TILE : (o + 8) * TILE], o >= _HALF
+        for m in range(TILE):
+            total = t(0)
+            for k in range(0, 8 * TILE, TILE):
+                centred = activated(rows[k + m], is_square) - stats[MEAN + m]
+                total += centred * centred
+            stats[SCALE + m] += total
+    _divide(stats, SCALE, 1)
     for m in range(TILE):
-        mean[m] *= t(1.0 / WIDTH)
-    for o in range(WIDTH):
-        row = n[o * TILE : (o + 1) * TILE]
-        for m in range(TILE):
-            centred = row[m] - mean[m]
-            row[m] = centred
-            scale[m] += centred * centred
-    for m in range(TILE):
-        scale[m] = t(1) / sqrt(scale[m] * t(1.0 / WIDTH) + t(LAYER_NORM_EPSILON))
-    for o in range(WIDTH):
-        row = n[o * TILE : (o + 1) * TILE]
-        for m in range(TILE):
-            row[m] *= scale[m]
+        stats[SCALE + m] = t(1) / sqrt(stats[SCALE + m] + t(LAYER_NORM_EPSILON))
+    layer_output(z, stats, norm, x)
 
 
 @kernel
 @no_type_check
-def normalise_again(z, stats, n):
-    """Write n from the statistics that `normalise` left; cheaper than keeping n."""
-    mean, scale = stats[MEAN], stats[SCALE]
-    activate(z, n)
-    for o in range(WIDTH):
-        row = n[o * TILE : (o + 1) * TILE]
+def layer_output(z, stats, norm, x):
+    """Write the layer's output x from the statistics that `layer_forward` left."""
+    for o in range(0, WIDTH, 4):
+        rows, to = z[o * TILE : (o + 4) * TILE], x[o * TILE : (o + 4) * TILE]
+        is_square, gains, biases = o >= _HALF, four(norm, o, 1), four(norm, WIDTH + o, 1)
         for m in range(TILE):
-            row[m] = (row[m] - mean[m]) * scale[m]
+            for k in range(4):
+                at = k * TILE + m
+                to[at] = _normal(stats, m, rows[at], is_square) * gains[k] + biases[k]
 
 
 @kernel
 @no_type_check
-def affine(n, gain, bias, x):
-    """Write n · gain + bias."""
-    for o in range(WIDTH):
-        g, b = gain[o], bias[o]
-        source, row = n[o * TILE : (o + 1) * TILE], x[o * TILE : (o + 1) * TILE]
-        for m in range(TILE):
-            row[m] = source[m] * g + b
+def layer_adjoint(z, dout, stats, gain, dz):
+    """Write the adjoint of the pre-activation from that of the output.
 
-
-@kernel
-@no_type_check
-def scale_rows(n, gain, x):
-    """Write n · gain."""
-    for o in range(WIDTH):
-        g = gain[o]
-        source, row = n[o * TILE : (o + 1) * TILE], x[o * TILE : (o + 1) * TILE]
-        for m in range(TILE):
-            row[m] = source[m] * g
-
-
-@kernel
-@no_type_check
-def through_norm(n, scale, means, d):
-    """Turn d into (d - mean(d) - n · mean(d · n)) / σ: LayerNorm's Jacobian, which is symmetric.
-
-    The two means of every lane are left in `means`. In place under one name: LLVM gives up on
-    vectors where two names overlap.
+    LayerNorm's Jacobian, which is symmetric, turns d into (d - mean(d) - n · mean(d · n)) / σ.
     """
-    t = n.dtype.type
-    mean, dot = means[0], means[1]
-    mean[:] = t(0)
-    dot[:] = t(0)
-    for o in range(WIDTH):
-        row, normal = d[o * TILE : (o + 1) * TILE], n[o * TILE : (o + 1) * TILE]
+    t = gain.dtype.type
+    stats[ADJOINT_MEAN:TANGENT_MEAN] = t(0)
+    for o in range(0, WIDTH, 8):
+        rows, changes = z[o * TILE : (o + 8) * TILE], dout[o * TILE : (o + 8) * TILE]
+        is_square, gains = o >= _HALF, eight(gain, o, 1)
         for m in range(TILE):
-            mean[m] += row[m]
-            dot[m] += row[m] * normal[m]
-    for m in range(TILE):
-        mean[m] *= t(1.0 / WIDTH)
-        dot[m] *= t(1.0 / WIDTH)
-    through_norm_again(n, scale, means, d)
-
-
-@kernel
-@no_type_check
-def through_norm_again(n, scale, means, d):
-    """Do what `through_norm` does with the means that it left."""
-    mean, dot = means[0], means[1]
-    for o in range(WIDTH):
-        row, normal = d[o * TILE : (o + 1) * TILE], n[o * TILE : (o + 1) * TILE]
+            mean, dot = t(0), t(0)
+            for k in range(8):
+                d = gains[k] * changes[k * TILE + m]
+                mean += d
+                dot += d * _normal(stats, m, rows[k * TILE + m], is_square)
+            stats[ADJOINT_MEAN + m] += mean
+            stats[ADJOINT_DOT + m] += dot
+    _divide(stats, ADJOINT_MEAN, 2)
+    for o in range(0, WIDTH, 4):
+        a, b = o * TILE, (o + 4) * TILE
+        rows, changes, to = z[a:b], dout[a:b], dz[a:b]
+        is_square, gains = o >= _HALF, four(gain, o, 1)
         for m in range(TILE):
-            row[m] = scale[m] * (row[m] - mean[m] - normal[m] * dot[m])
+            for k in range(4):
+                at = k * TILE + m
+                d = gains[k] * changes[at] - stats[ADJOINT_MEAN + m]
+                d = d - _normal(stats, m, rows[at], is_square) * stats[ADJOINT_DOT + m]
+                to[at] = through_activation(rows[at], stats[SCALE + m] * d, is_square)
 
 
 @kernel
 @no_type_check
-def layer_adjoint(layer, stats, gain, scratch):
-    """Write DZ, the adjoint of the pre-activation, from layer[DOUT] and N."""
-    dx = scratch[DX]
-    scale_rows(layer[DOUT], gain, dx)
-    through_norm(scratch[N], stats[SCALE], stats[ADJOINT_MEAN:TANGENT_MEAN], dx)
-    through_activation(layer[Z], dx, scratch[DZ])
+def _tangent(stats, m, z, zd, n, is_square):
+    """Return the tangent of the normalised activation n."""
+    d = through_activation(z, zd, is_square) - stats[TANGENT_MEAN + m]
+    return stats[SCALE + m] * (d - n * stats[TANGENT_DOT + m])
 
 
 @kernel
 @no_type_check
-def layer_tangent(layer, stats, scratch):
-    """Write ND, the tangent of the normalised activation, from layer[ZD] and N."""
-    nd = scratch[ND]
-    through_activation(layer[Z], layer[ZD], nd)
-    through_norm(scratch[N], stats[SCALE], stats[TANGENT_MEAN:], nd)
+def layer_tangent(z, zd, stats, gain, xd):
+    """Write the tangent of the layer's output from that of the pre-activation."""
+    t = gain.dtype.type
+    stats[TANGENT_MEAN:MIXED_MEAN] = t(0)
+    for o in range(0, WIDTH, 8):
+        rows, changes = z[o * TILE : (o + 8) * TILE], zd[o * TILE : (o + 8) * TILE]
+        is_square = o >= _HALF
+        for m in range(TILE):
+            mean, dot = t(0), t(0)
+            for k in range(0, 8 * TILE, TILE):
+                d = through_activation(rows[k + m], changes[k + m], is_square)
+                mean += d
+                dot += d * _normal(stats, m, rows[k + m], is_square)
+            stats[TANGENT_MEAN + m] += mean
+            stats[TANGENT_DOT + m] += dot
+    _divide(stats, TANGENT_MEAN, 2)
+    layer_output_tangent(z, zd, stats, gain, xd)
 
 
 @kernel
 @no_type_check
-def layer_tangent_again(layer, stats, scratch):
-    """Do what `layer_tangent` does with the means that it left."""
-    nd = scratch[ND]
-    through_activation(layer[Z], layer[ZD], nd)
-    through_norm_again(scratch[N], stats[SCALE], stats[TANGENT_MEAN:], nd)
+def layer_output_tangent(z, zd, stats, gain, xd):
+    """Write the tangent of the output from the statistics that `layer_tangent` left."""
+    for o in range(0, WIDTH, 4):
+        a, b = o * TILE, (o + 4) * TILE
+        rows, changes, to = z[a:b], zd[a:b], xd[a:b]
+        is_square, gains = o >= _HALF, four(gain, o, 1)
+        for m in range(TILE):
+            for k in range(4):
+                at = k * TILE + m
+                n = _normal(stats, m, rows[at], is_square)
+                to[at] = gains[k] * _tangent(stats, m, rows[at], changes[at], n, is_square)
 
 
 @kernel
 @no_type_check
-def layer_mixed(layer, stats, gain, sums, scratch):
-    """Write DZ and its tangent DZD from layer[DOUT], its tangent DX, N and ND.
+def layer_mixed(z, zd, dout, stats, gain, sums, scratch):
+    """Write DZ and its tangent DZD from the adjoint of the output and its tangent DX.
 
     Adds to `sums` the lanes of the tangents of the gain's and the bias's gradient.
     """
-    z, dout, zd = layer[Z], layer[DOUT], layer[ZD]
-    dz, dzd = scratch[DZ], scratch[DZD]
-    _norm_mixed(stats, gain, dout, sums, scratch)
-    zero, two = z.dtype.type(0), z.dtype.type(2)
-    for m in range(_HALF * TILE):
-        is_open = z[m] > zero
-        dz[m] = dz[m] if is_open else zero
-        dzd[m] = dzd[m] if is_open else zero
-    for m in range(_HALF * TILE, BLOCK):
-        dzd[m] = two * (dzd[m] * z[m] + dz[m] * zd[m])
-        dz[m] = two * dz[m] * z[m]
-
-
-@kernel
-@no_type_check
-def _norm_mixed(stats, gain, dout, sums, scratch):
-    """Write the adjoint of the activation to DZ and its tangent to DZD.
-
-    Flat arrays with constant offsets: LLVM gives up on vectors where it has to compare more than a
-    few pairs of pointers first.
-    """
     t = gain.dtype.type
-    s, lane, total = scratch.ravel(), stats.ravel(), sums.ravel()
-    for m in range(MIXED_MEAN * TILE, (MIXED_DOT + 1) * TILE):
-        lane[m] = t(0)
-    for o in range(WIDTH):
-        g, row, d, both = gain[o], s[o * TILE :], dout[o * TILE : (o + 1) * TILE], total[o * TILE :]
+    stats[MIXED_MEAN:] = t(0)
+    # Of more than four units LLVM would make a loop, and no vectors.
+    for o in range(0, WIDTH, 4):
+        a, b, s = o * TILE, (o + 4) * TILE, scratch[o * TILE :]
+        rows, changes, adjoints = z[a:b], zd[a:b], dout[a:b]
+        is_square, gains = o >= _HALF, four(gain, o, 1)
         for m in range(TILE):
-            dd = row[DX * BLOCK + m]
-            pair = dd * row[N * BLOCK + m] + d[m] * row[ND * BLOCK + m]
-            lane[MIXED_MEAN * TILE + m] += g * dd
-            lane[MIXED_DOT * TILE + m] += g * pair
-            both[m] += pair
-            both[BLOCK + m] += dd
-    for m in range(MIXED_MEAN * TILE, (MIXED_DOT + 1) * TILE):
-        lane[m] *= t(1.0 / WIDTH)
-    for o in range(WIDTH):
-        g, row, d = gain[o], s[o * TILE :], dout[o * TILE : (o + 1) * TILE]
+            mean, dot = t(0), t(0)
+            for k in range(4):
+                at = k * TILE + m
+                dd, n = s[DX + at], _normal(stats, m, rows[at], is_square)
+                nd = _tangent(stats, m, rows[at], changes[at], n, is_square)
+                paired = dd * n + adjoints[at] * nd
+                s[PAIRED + at] = paired
+                mean += gains[k] * dd
+                dot += gains[k] * paired
+            stats[MIXED_MEAN + m] += mean
+            stats[MIXED_DOT + m] += dot
+    _divide(stats, MIXED_MEAN, 2)
+    add_block(block(scratch, PAIRED), sums[0])
+    add_block(block(scratch, DX), sums[1])
+    for o in range(0, WIDTH, 4):
+        a, b, s = o * TILE, (o + 4) * TILE, scratch[o * TILE :]
+        rows, changes, adjoints = z[a:b], zd[a:b], dout[a:b]
+        is_square, gains = o >= _HALF, four(gain, o, 1)
         for m in range(TILE):
-            n, nd, scale = row[N * BLOCK + m], row[ND * BLOCK + m], lane[SCALE * TILE + m]
-            dot = lane[ADJOINT_DOT * TILE + m]
-            value = scale * (g * d[m] - lane[ADJOINT_MEAN * TILE + m] - n * dot)
-            tangent = g * row[DX * BLOCK + m] - lane[MIXED_MEAN * TILE + m]
-            tangent = tangent - nd * dot - n * lane[MIXED_DOT * TILE + m]
-            row[DZ * BLOCK + m] = value
-            # The last term is the tangent of 1/σ, which is -(1/σ)² · mean(n · tangent).
-            row[DZD * BLOCK + m] = scale * (tangent - lane[TANGENT_DOT * TILE + m] * value)
+            for k in range(4):
+                at = k * TILE + m
+                n, scale = _normal(stats, m, rows[at], is_square), stats[SCALE + m]
+                nd = _tangent(stats, m, rows[at], changes[at], n, is_square)
+                dot = stats[ADJOINT_DOT + m]
+                dx = scale * (gains[k] * adjoints[at] - stats[ADJOINT_MEAN + m] - n * dot)
+                dxd = gains[k] * s[DX + at] - stats[MIXED_MEAN + m]
+                dxd = dxd - nd * dot - n * stats[MIXED_DOT + m]
+                # The last term is the tangent of 1/σ, which is -(1/σ)² · mean(n · tangent).
+                dxd = scale * (dxd - stats[TANGENT_DOT + m] * dx)
+                s[DZ + at] = through_activation(rows[at], dx, is_square)
+                bent = t(2) * changes[at] * dx if is_square else t(0)
+                s[DZD + at] = through_activation(rows[at], dxd, is_square) + bent

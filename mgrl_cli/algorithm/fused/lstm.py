@@ -21,41 +21,53 @@ from mgrl_cli.algorithm.fused.kernels import (
     fill_rows,
 )
 from mgrl_cli.algorithm.fused.scalar_math import kernel, sigmoid, tanh
+from mgrl_cli.algorithm.fused.vectors import move_16
 
 GATES = 4 * WIDTH
 # Offsets of the gates in a step's gate record.
 WRITE, CANDIDATE, KEEP, READ = range(0, 4 * STATE, STATE)
 # Offsets in a step's state record: cell, tanh(cell), hidden; adjoints; tangents; both.
+# Two records at a time are one flat slice, at constant offsets: of two rows of an array LLVM does
+# not know how they lie to each other, and makes no vectors. Nor does it of one loop for cell and
+# hidden state together.
 CELL, SQUASHED, HIDDEN, D_CELL, D_HIDDEN = range(0, 5 * STATE, STATE)
 CELL_D, SQUASHED_D, HIDDEN_D, D_CELL_D, D_HIDDEN_D = range(5 * STATE, 10 * STATE, STATE)
+RECORD = 10 * STATE
+# Where step t's predecessor in reading order, t + 1, begins in the slice.
+BEFORE = RECORD
+
+
+@kernel
+@no_type_check
+def _two_records(state, t):
+    """Return the state records of steps t and t + 1."""
+    return state.ravel()[t * RECORD : (t + 2) * RECORD]
 
 
 @kernel
 @no_type_check
 def steps_to_tile(steps, start, first, rows, tile):
     """Copy rows from four step records into a tile; steps past the end read as zero."""
+    records, size = steps.ravel(), steps.shape[1]
     for k in range(TILE_STEPS):
-        is_step = first + k < steps.shape[0]
-        for o in range(rows):
-            to = tile[o * TILE + k * LANES : o * TILE + (k + 1) * LANES]
-            if is_step:
-                source = steps[first + k][start + o * LANES : start + (o + 1) * LANES]
-                for m in range(LANES):
-                    to[m] = source[m]
-            else:
-                to[:] = 0
+        if first + k < steps.shape[0]:
+            place = (first + k) * size + start
+            for o in range(rows):
+                move_16(records, place + o * LANES, tile, o * TILE + k * LANES)
+        else:
+            for o in range(rows):
+                tile[o * TILE + k * LANES : o * TILE + (k + 1) * LANES] = 0
 
 
 @kernel
 @no_type_check
 def tile_to_steps(tile, start, first, rows, steps):
     """Copy a tile back into step records, without what lies past the end."""
+    records, size = steps.ravel(), steps.shape[1]
     for k in range(min(TILE_STEPS, steps.shape[0] - first)):
+        place = (first + k) * size + start
         for o in range(rows):
-            source = tile[o * TILE + k * LANES : o * TILE + (k + 1) * LANES]
-            to = steps[first + k][start + o * LANES : start + (o + 1) * LANES]
-            for m in range(LANES):
-                to[m] = source[m]
+            move_16(tile, o * TILE + k * LANES, records, place + o * LANES)
 
 
 @kernel
@@ -102,16 +114,18 @@ def lstm_forward(weight, is_read, gates, state):
     Step t's predecessor in reading order is record t + 1; the last record is the initial zero.
     """
     for t in range(gates.shape[0] - 1, -1, -1):
-        gate, now, before = gates[t], state[t], state[t + 1]
-        apply_state(weight, before[HIDDEN : HIDDEN + STATE], gate)
+        gate, s = gates[t], _two_records(state, t)
+        apply_state(weight, s[BEFORE + HIDDEN : BEFORE + HIDDEN + STATE], gate)
         _activate_gates(gate)
         if not is_read[t].all():
             _close_gates(is_read[t], gate)
         for m in range(STATE):
-            kept = gate[KEEP + m] * before[CELL + m]
-            now[CELL + m] = kept + gate[WRITE + m] * gate[CANDIDATE + m]
-            now[SQUASHED + m] = tanh(now[CELL + m])
-            now[HIDDEN + m] = gate[READ + m] * now[SQUASHED + m]
+            kept = gate[KEEP + m] * s[BEFORE + CELL + m]
+            s[CELL + m] = kept + gate[WRITE + m] * gate[CANDIDATE + m]
+        for m in range(STATE):
+            s[SQUASHED + m] = tanh(s[CELL + m])
+        for m in range(STATE):
+            s[HIDDEN + m] = gate[READ + m] * s[SQUASHED + m]
 
 
 @kernel
@@ -120,18 +134,18 @@ def lstm_adjoint(weight, gates, state, d_gates):
     """Fill `d_gates`, the adjoints of the pre-activations; D_HIDDEN holds what the head asks."""
     one = gates.dtype.type(1)
     for t in range(gates.shape[0]):
-        gate, now, before, dz = gates[t], state[t], state[t + 1], d_gates[t]
+        gate, s, dz = gates[t], _two_records(state, t), d_gates[t]
         for m in range(STATE):
             i, g, f, o = gate[WRITE + m], gate[CANDIDATE + m], gate[KEEP + m], gate[READ + m]
-            s, dh = now[SQUASHED + m], now[D_HIDDEN + m]
-            dc = now[D_CELL + m] + dh * o * (one - s * s)
-            now[D_CELL + m] = dc
+            h, dh = s[SQUASHED + m], s[D_HIDDEN + m]
+            dc = s[D_CELL + m] + dh * o * (one - h * h)
+            s[D_CELL + m] = dc
             dz[WRITE + m] = dc * g * i * (one - i)
             dz[CANDIDATE + m] = dc * i * (one - g * g)
-            dz[KEEP + m] = dc * before[CELL + m] * f * (one - f)
-            dz[READ + m] = dh * s * o * (one - o)
-            before[D_CELL + m] = dc * f
-        apply_state_turned(weight, dz, before[D_HIDDEN : D_HIDDEN + STATE])
+            dz[KEEP + m] = dc * s[BEFORE + CELL + m] * f * (one - f)
+            dz[READ + m] = dh * h * o * (one - o)
+            s[BEFORE + D_CELL + m] = dc * f
+        apply_state_turned(weight, dz, s[BEFORE + D_HIDDEN : BEFORE + D_HIDDEN + STATE])
 
 
 @kernel
@@ -140,8 +154,8 @@ def lstm_tangent(weight, gates, state, gates_d):
     """Turn tangents of pre-activations into those of gates, in place; fill those of the states."""
     one = gates.dtype.type(1)
     for t in range(gates.shape[0] - 1, -1, -1):
-        gate, gate_d, now, before = gates[t], gates_d[t], state[t], state[t + 1]
-        apply_state(weight, before[HIDDEN_D : HIDDEN_D + STATE], gate_d)
+        gate, gate_d, s = gates[t], gates_d[t], _two_records(state, t)
+        apply_state(weight, s[BEFORE + HIDDEN_D : BEFORE + HIDDEN_D + STATE], gate_d)
         for m in range(STATE):
             i, g, f, o = gate[WRITE + m], gate[CANDIDATE + m], gate[KEEP + m], gate[READ + m]
             i_d = gate_d[WRITE + m] * i * (one - i)
@@ -150,12 +164,12 @@ def lstm_tangent(weight, gates, state, gates_d):
             o_d = gate_d[READ + m] * o * (one - o)
             gate_d[WRITE + m], gate_d[CANDIDATE + m] = i_d, g_d
             gate_d[KEEP + m], gate_d[READ + m] = f_d, o_d
-            kept = f_d * before[CELL + m] + f * before[CELL_D + m]
-            cell_d, s = kept + i_d * g + i * g_d, now[SQUASHED + m]
-            s_d = (one - s * s) * cell_d
-            now[CELL_D + m] = cell_d
-            now[SQUASHED_D + m] = s_d
-            now[HIDDEN_D + m] = o_d * s + o * s_d
+            kept = f_d * s[BEFORE + CELL + m] + f * s[BEFORE + CELL_D + m]
+            cell_d, h = kept + i_d * g + i * g_d, s[SQUASHED + m]
+            h_d = (one - h * h) * cell_d
+            s[CELL_D + m] = cell_d
+            s[SQUASHED_D + m] = h_d
+            s[HIDDEN_D + m] = o_d * h + o * h_d
 
 
 @kernel
@@ -164,25 +178,25 @@ def lstm_mixed(weight, gates, state, gates_d, d_gates_d):
     """Fill `d_gates_d`, the tangents of `lstm_adjoint`'s result; D_HIDDEN_D holds the head's."""
     one, two = gates.dtype.type(1), gates.dtype.type(2)
     for t in range(gates.shape[0]):
-        gate, gate_d, now, before, dz = gates[t], gates_d[t], state[t], state[t + 1], d_gates_d[t]
+        gate, gate_d, s, dz = gates[t], gates_d[t], _two_records(state, t), d_gates_d[t]
         for m in range(STATE):
             o, o_d = gate[READ + m], gate_d[READ + m]
-            s, s_d = now[SQUASHED + m], now[SQUASHED_D + m]
-            dh, dh_d = now[D_HIDDEN + m], now[D_HIDDEN_D + m]
-            through_read = (dh_d * o + dh * o_d) * (one - s * s)
-            now[D_CELL_D + m] += through_read - two * dh * o * s * s_d
-            both = (dh_d * s + dh * s_d) * o * (one - o)
-            dz[READ + m] = both + dh * s * (one - two * o) * o_d
+            h, h_d = s[SQUASHED + m], s[SQUASHED_D + m]
+            dh, dh_d = s[D_HIDDEN + m], s[D_HIDDEN_D + m]
+            through_read = (dh_d * o + dh * o_d) * (one - h * h)
+            s[D_CELL_D + m] += through_read - two * dh * o * h * h_d
+            both = (dh_d * h + dh * h_d) * o * (one - o)
+            dz[READ + m] = both + dh * h * (one - two * o) * o_d
         for m in range(STATE):
             i, g, f = gate[WRITE + m], gate[CANDIDATE + m], gate[KEEP + m]
             i_d, g_d, f_d = gate_d[WRITE + m], gate_d[CANDIDATE + m], gate_d[KEEP + m]
-            dc, dc_d = now[D_CELL + m], now[D_CELL_D + m]
-            cell, cell_d = before[CELL + m], before[CELL_D + m]
+            dc, dc_d = s[D_CELL + m], s[D_CELL_D + m]
+            cell, cell_d = s[BEFORE + CELL + m], s[BEFORE + CELL_D + m]
             both = (dc_d * g + dc * g_d) * i * (one - i)
             dz[WRITE + m] = both + dc * g * (one - two * i) * i_d
             both = (dc_d * i + dc * i_d) * (one - g * g)
             dz[CANDIDATE + m] = both - two * dc * i * g * g_d
             both = (dc_d * cell + dc * cell_d) * f * (one - f)
             dz[KEEP + m] = both + dc * cell * (one - two * f) * f_d
-            before[D_CELL_D + m] = dc_d * f + dc * f_d
-        apply_state_turned(weight, dz, before[D_HIDDEN_D : D_HIDDEN_D + STATE])
+            s[BEFORE + D_CELL_D + m] = dc_d * f + dc * f_d
+        apply_state_turned(weight, dz, s[BEFORE + D_HIDDEN_D : BEFORE + D_HIDDEN_D + STATE])

@@ -53,4 +53,6 @@ def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
 
 def array_of(x: Tensor) -> npt.NDArray[Any]:
     """Return a tensor as the contiguous array that kernels are compiled for; copied if need be."""
-    return x.detach().contiguous().numpy()
+    if x.requires_grad or not x.is_contiguous():
+        x = x.detach().contiguous()
+    return x.numpy()

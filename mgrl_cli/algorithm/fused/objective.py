@@ -14,12 +14,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mgrl_cli.algorithm.fused.memory import aligned_zeros, array_of
+from mgrl_cli.algorithm.fused.memory import array_of
 from mgrl_cli.algorithm.fused.sources import digest_of, is_numba_installed
 from mgrl_cli.algorithm.fused.tape import Batch, Tape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
@@ -27,12 +28,13 @@ from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSign
 if TYPE_CHECKING:
     from mgrl_cli.algorithm.fused.passes import Passes
 
+_Array = npt.NDArray[Any]
 _WIDTH, _SIGNALS = 32, 8
 _KERNELS = ("action", "head", "kernels", "layers", "layout", "lstm", "packing", "passes")
 SOURCES = (
     "objective_network.py",
     "parameters.py",
-    *(f"fused/{name}.py" for name in (*_KERNELS, "scalar_math", "signals")),
+    *(f"fused/{name}.py" for name in (*_KERNELS, "scalar_math", "signals", "vectors")),
 )
 """What the kernels are made of: their own modules and where they take constants from."""
 
@@ -122,11 +124,16 @@ def mixed_gradient(
 
     May be called again with another u; the tape's α, actions and weights do not change.
     """
-    *shape, dtype = tape.key
-    params, buffers = tape.buffers.params, tape.buffers
-    gradient, action_part = aligned_zeros(params.shape, dtype), np.empty(shape, dtype)
-    passes().mixed(params, tape.options, buffers, array_of(u), gradient, action_part)
+    gradient, action_part = mixed(tape, array_of(u))
     return torch.from_numpy(gradient), torch.from_numpy(action_part)
+
+
+def mixed(tape: Tape, u: _Array) -> tuple[_Array, _Array]:
+    """Return what `mixed_gradient` does, as arrays."""
+    *shape, dtype = tape.key
+    buffers, action_part = tape.buffers, np.empty(shape, dtype)
+    passes().mixed(buffers.params, tape.options, buffers, u, buffers.gradient, action_part)
+    return buffers.gradient.copy(), action_part
 
 
 def prepare(network: ObjectiveNetwork) -> None:

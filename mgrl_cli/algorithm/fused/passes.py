@@ -21,7 +21,6 @@ from mgrl_cli.algorithm.fused.action import (
 )
 from mgrl_cli.algorithm.fused.head import head_adjoint, head_forward, head_mixed, head_tangent
 from mgrl_cli.algorithm.fused.kernels import (
-    BLOCK,
     STATE,
     TILE_STEPS,
     WIDTH,
@@ -31,7 +30,7 @@ from mgrl_cli.algorithm.fused.kernels import (
     outer_gates,
     turn,
 )
-from mgrl_cli.algorithm.fused.layers import TURNED
+from mgrl_cli.algorithm.fused.layers import TURNED, X, block
 from mgrl_cli.algorithm.fused.layout import (
     ACTION_BIAS,
     CHOSEN,
@@ -105,7 +104,7 @@ def _recurrent_adjoint(params, tape):
         lstm_adjoint(params[LSTM_STATE:LSTM_BIAS], tape.gates[g], state, tape.d_gates[g])
         for q in range(tiles):
             steps_to_tile(tape.d_gates[g], 0, q * TILE_STEPS, GATES, tape.wide[0])
-            d_features = tape.d_features[g * tiles + q][:BLOCK]
+            d_features = tape.d_features[g * tiles + q]
             d_features[:] = 0
             apply_gates_turned(params[LSTM_INPUT:LSTM_STATE], tape.wide[0], d_features)
 
@@ -157,13 +156,13 @@ def _gate_gradient(params, tape, g, q, gradient):
     turn(wide, GATES, turned)
     steps_to_tile(tape.d_gates_d[g], 0, first, GATES, wide)
     turn(wide, GATES, turned_d)
-    d_features = tape.d_features[tile]
-    d_features[:] = 0
-    apply_gates_turned(params[LSTM_INPUT:LSTM_STATE], wide, d_features)
+    d_features_d = tape.d_features_d[tile]
+    d_features_d[:] = 0
+    apply_gates_turned(params[LSTM_INPUT:LSTM_STATE], wide, d_features_d)
     for_input, for_state = gradient[LSTM_INPUT:LSTM_STATE], gradient[LSTM_STATE:LSTM_BIAS]
     outer_gates(tape.features[tile], turned_d, for_input)
     outer_gates(tape.features_d[tile], turned, for_input[: WIDTH * GATES])
-    before = tape.scratch[0]
+    before = block(tape.scratch, X)
     steps_to_tile(tape.state[g, 1:], HIDDEN, first, WIDTH, before)
     outer_gates(before, turned_d, for_state)
     steps_to_tile(tape.state[g, 1:], HIDDEN_D, first, WIDTH, before)
@@ -175,7 +174,7 @@ def _gate_gradient(params, tape, g, q, gradient):
 @no_type_check
 def _collect_sums(tape, gradient):
     """Add up the lanes of the gradients of LayerNorm's gains and biases and of the last layer."""
-    turned = tape.scratch[TURNED]
+    turned = block(tape.scratch, TURNED)
     for layer in range(5):
         start = ACTION_BIAS[layer] if layer < 3 else HEAD[layer - 3] + SQUARE
         for which in range(2):

@@ -12,6 +12,7 @@ from mgrl_cli.algorithm.fused.objective import passes
 from mgrl_cli.algorithm.fused.tape import Batch, Tape
 from mgrl_cli.algorithm.fused.trunk import ArrayTape
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+from mgrl_cli.algorithm.parameters import TrunkSizes
 
 _Array = npt.NDArray[Any]
 
@@ -19,10 +20,18 @@ _Array = npt.NDArray[Any]
 class AgentSizes(NamedTuple):
     """Of an agent's networks."""
 
-    obs: int
-    act: int
-    policy_hidden: int
-    critic_hidden: int
+    policy: TrunkSizes
+    critic: TrunkSizes
+
+    @property
+    def obs(self) -> int:
+        """Numbers of an observation."""
+        return self.policy.width_in
+
+    @property
+    def act(self) -> int:
+        """Numbers of an action."""
+        return self.policy.width_out
 
 
 @final
@@ -35,12 +44,12 @@ class PolicyView:
         """Run both forward at `obs` [rows, obs]."""
         from mgrl_cli.algorithm.fused import glue
 
-        self.policy = ArrayTape(policy_params[None], obs, sizes.policy_hidden, sizes.act)
+        self.policy = ArrayTape(policy_params[None], obs, sizes.policy)
         self.pre_activation = self.policy.output[0]
         self.action = np.empty_like(self.pre_activation)
         pairs = np.empty((len(obs), sizes.obs + sizes.act), np.float32)
         glue.act(obs, self.pre_activation, self.action, pairs)
-        self.critic = ArrayTape(critic_params[:1], pairs, sizes.critic_hidden, 1)
+        self.critic = ArrayTape(critic_params[:1], pairs, sizes.critic)
         self.q = self.critic.output[:, :, 0]
         """[1, rows]"""
 

@@ -22,12 +22,16 @@ class Buffers(NamedTuple):
     """The arrays of one batch, named as the kernels know them; tiles first."""
 
     params: _Array
+    gradient: _Array
     pairs: _Array
-    action: _Array
+    action_z: _Array
+    action_zd: _Array
+    action_dout: _Array
     action_stats: _Array
     features: _Array
     features_d: _Array
     d_features: _Array
+    d_features_d: _Array
     signal_input: _Array
     signal: _Array
     is_read: _Array
@@ -39,7 +43,9 @@ class Buffers(NamedTuple):
     hidden: _Array
     hidden_d: _Array
     d_hidden: _Array
-    head: _Array
+    head_z: _Array
+    head_zd: _Array
+    head_dout: _Array
     head_stats: _Array
     output: _Array
     sums: _Array
@@ -58,12 +64,16 @@ def _allocate(key: _Key) -> Buffers:
     tiles = groups * quads
     shapes: dict[str, tuple[int, ...]] = {
         "params": (ObjectiveNetwork().layout.size,),
+        "gradient": (ObjectiveNetwork().layout.size,),
         "pairs": (tiles, dimensions, 4, _TILE),
-        "action": (tiles, dimensions, 3, 3, _BLOCK),
-        "action_stats": (tiles, dimensions, 3, 8, _TILE),
+        "action_z": (tiles, dimensions, 2, _BLOCK),
+        "action_zd": (tiles, dimensions, 2, _BLOCK),
+        "action_dout": (tiles, dimensions, 2, _BLOCK),
+        "action_stats": (tiles, dimensions, 3, 8 * _TILE),
         "features": (tiles, _BLOCK + _SIGNALS * _TILE),
         "features_d": (tiles, _BLOCK),
-        "d_features": (tiles, _BLOCK + _SIGNALS * _TILE),
+        "d_features": (tiles, _BLOCK),
+        "d_features_d": (tiles, _BLOCK + _SIGNALS * _TILE),
         "signal_input": (tiles, 4 * _TILE),
         "signal": (tiles, 2, _BLOCK),
         "gates": (groups, steps, _GATES * _LANES),
@@ -74,11 +84,13 @@ def _allocate(key: _Key) -> Buffers:
         "hidden": (tiles, _BLOCK),
         "hidden_d": (tiles, _BLOCK),
         "d_hidden": (tiles, _BLOCK),
-        "head": (tiles, 2, 3, _BLOCK),
-        "head_stats": (tiles, 2, 8, _TILE),
+        "head_z": (tiles, 2, _BLOCK),
+        "head_zd": (tiles, 2, _BLOCK),
+        "head_dout": (tiles, 2, _BLOCK),
+        "head_stats": (tiles, 2, 8 * _TILE),
         "output": (tiles, 4, _TILE),
         "sums": (6, 2, _BLOCK),
-        "scratch": (9, _BLOCK),
+        "scratch": (10 * _BLOCK,),
         "scratch_lane": (_TILE,),
         "wide": (3, _GATES * _TILE),
     }

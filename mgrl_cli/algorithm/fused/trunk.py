@@ -5,6 +5,7 @@ numba before the first use.
 """
 
 from functools import cache
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
@@ -15,24 +16,20 @@ from torch import Tensor
 
 from mgrl_cli.algorithm.fused.memory import BufferPool, aligned_zeros, array_of
 from mgrl_cli.algorithm.fused.sources import digest_of, is_numba_installed
+from mgrl_cli.algorithm.parameters import TrunkSizes, trunk_shapes
 
 if TYPE_CHECKING:
     from mgrl_cli.algorithm.fused.trunk_passes import TrunkPasses
 
 _Array = npt.NDArray[Any]
 
-_TILE = 64
+_TILE, _FOLD = 64, 16
 _DTYPES = (torch.float32, torch.float64)
 
 
-def supports(hidden: int, params: Tensor) -> bool:
-    """Return whether the kernels compute a trunk of this width with these parameters."""
-    return (
-        is_numba_installed()
-        and hidden % 8 == 0
-        and params.device.type == "cpu"
-        and params.dtype in _DTYPES
-    )
+def supports(params: Tensor) -> bool:
+    """Return whether the kernels compute a trunk with these parameters."""
+    return is_numba_installed() and params.device.type == "cpu" and params.dtype in _DTYPES
 
 
 class _Key(NamedTuple):
@@ -40,9 +37,7 @@ class _Key(NamedTuple):
 
     nets: int
     rows: int
-    width_in: int
-    hidden: int
-    width_out: int
+    sizes: TrunkSizes
     dtype: Any
 
 
@@ -54,25 +49,27 @@ class _Buffers(NamedTuple):
     inputs: _Array
     """[tile, in · 64]"""
     kept: _Array
-    """ReLUs of both layers, [net, tile, 2, hidden · 64]."""
+    """Pre-activations of both layers, [net, tile, 2, hidden · 64]."""
     stats: _Array
-    """Mean and 1/σ of both layers, [net, tile, 2, 2 · 64]."""
+    """Mean and 1/σ of both layers' ReLUs, [net, tile, 2, 2 · 64]."""
     first: _Array
     """Padded first weights and their gradient or direction, [2, in · hidden]."""
     last: _Array
-    """The same of the last weights, turned, [2, out · hidden]."""
+    """The same of the last weights, turned, [2, out · hidden]; no gradient."""
     lanes_in: _Array
     lanes_out: _Array
     scratch: _Array
-    sums: _Array
-    """Lanes of the gradients of both LayerNorms' gains and biases, [2, 2 · hidden · 64]."""
+    last_sums: _Array
+    """Folded sums of the last weights' gradient, [out, hidden · 16]."""
+    norm_sums: _Array
+    """Folded sums of the gradients of both LayerNorms, [2, hidden · 2 · 16]."""
     work: _Array
 
 
 def _allocate(key: _Key) -> _Buffers:
-    nets, rows, width_in, hidden, width_out, dtype = key
-    tiles = -(-rows // _TILE)
-    padded_in, padded_out = -(-width_in // 4) * 4, -(-width_out // 4) * 4
+    nets, rows, sizes, dtype = key
+    tiles, hidden = -(-rows // _TILE), _padded(sizes).hidden
+    padded_in, padded_out = -(-sizes.width_in // 4) * 4, -(-sizes.width_out // 4) * 4
     shapes = {
         "inputs": (tiles, padded_in * _TILE),
         "kept": (nets, tiles, 2, hidden * _TILE),
@@ -82,25 +79,57 @@ def _allocate(key: _Key) -> _Buffers:
         "lanes_in": (padded_in * _TILE,),
         "lanes_out": (padded_out * _TILE,),
         "scratch": (4, hidden * _TILE),
-        "sums": (2, 2 * hidden * _TILE),
+        "last_sums": (sizes.width_out, hidden * _FOLD),
+        "norm_sums": (2, 2 * hidden * _FOLD),
         "work": (2 * _TILE,),
     }
     arrays: dict[str, _Array] = {
         name: aligned_zeros(shape, dtype) for name, shape in shapes.items()
     }
-    return _Buffers(sizes=(width_in, width_out), **arrays)
+    return _Buffers(sizes=(sizes.width_in, sizes.width_out), **arrays)
 
 
 _pool: BufferPool[_Key, _Buffers] = BufferPool(_allocate)
 
 
+def _padded(sizes: TrunkSizes) -> TrunkSizes:
+    """Return the sizes that a trunk has inside the kernels."""
+    return sizes._replace(hidden=-(-sizes.hidden // 8) * 8)
+
+
+class _Padding(NamedTuple):
+    """How the parameters of a trunk lie among those of the padded one."""
+
+    size: int
+    """Parameters of the padded trunk."""
+    positions: npt.NDArray[np.int64]
+    """Of every true one among them."""
+
+
 @cache
-def _passes(hidden: int) -> "TrunkPasses":
+def _padding(sizes: TrunkSizes) -> _Padding | None:
+    """Return the padding of a trunk's parameters, None where hidden layers need none."""
+    if _padded(sizes) == sizes:
+        return None
+    positions: list[npt.NDArray[np.int64]] = []
+    start = 0
+    shapes = trunk_shapes(_padded(sizes)).values(), trunk_shapes(sizes).values()
+    for padded, shape in zip(*shapes, strict=True):
+        block = np.arange(start, start + prod(padded)).reshape(padded)
+        positions.append(block[tuple(slice(n) for n in shape)].ravel())
+        start += block.size
+    return _Padding(start, np.concatenate(positions))
+
+
+@cache
+def _passes(hidden: int, layer_norm: bool) -> "TrunkPasses":
+    from mgrl_cli.algorithm.fused.trunk_layers import LayerShape
     from mgrl_cli.algorithm.fused.trunk_passes import compile_trunk_passes
 
-    names = ("kernels.py", "scalar_math.py", "trunk_layers.py", "trunk_passes.py")
+    names = ("kernels", "scalar_math", "vectors", "trunk_layers", "trunk_passes")
     return compile_trunk_passes(
-        hidden, digest_of("parameters.py", *(f"fused/{name}" for name in names))
+        LayerShape(hidden, layer_norm),
+        digest_of("parameters.py", *(f"fused/{name}.py" for name in names)),
     )
 
 
@@ -112,15 +141,15 @@ class ArrayTape:
     must not change while it is in use.
     """
 
-    def __init__(self, params: _Array, x: _Array, hidden: int, width_out: int) -> None:
-        """Run forward: params [net, param], x [rows, in]; `supports` must hold."""
-        (nets, _), (rows, width_in) = params.shape, x.shape
-        self._params = params
-        self._key = _Key(nets, rows, width_in, hidden, width_out, params.dtype)
-        self._passes = _passes(hidden)
+    def __init__(self, params: _Array, x: _Array, sizes: TrunkSizes) -> None:
+        """Run forward: params [net, param], x [rows, in]."""
+        self._key = _Key(len(params), len(x), sizes, params.dtype)
+        self._padding = _padding(sizes)
+        self._params = self._pad(params)
+        self._passes = _passes(sizes.hidden, sizes.layer_norm)
         self._buffers = _pool.borrow(self._key)
-        self.output: _Array = np.empty((nets, rows, width_out), params.dtype)
-        self._passes.forward(params, x, self._buffers, self.output)
+        self.output: _Array = np.empty((len(params), len(x), sizes.width_out), params.dtype)
+        self._passes.forward(self._params, x, self._buffers, self.output)
 
     def __del__(self) -> None:
         """Give the buffers back."""
@@ -131,19 +160,28 @@ class ArrayTape:
         """Return ∂⟨cotangent, output⟩/∂params."""
         gradient = np.empty_like(self._params)
         self._passes.vjp(self._params, self._buffers, cotangent, gradient)
-        return gradient
+        return gradient if self._padding is None else gradient[:, self._padding.positions]
 
     def input_vjp(self, cotangent: _Array) -> _Array:
         """Return ∂⟨cotangent, output⟩/∂x, [net, rows, in]."""
-        gradient = np.empty((*cotangent.shape[:2], self._key.width_in), self._params.dtype)
+        shape = (*cotangent.shape[:2], self._key.sizes.width_in)
+        gradient = np.empty(shape, self._params.dtype)
         self._passes.input_vjp(self._params, self._buffers, cotangent, gradient)
         return gradient
 
     def jvp(self, direction: _Array) -> _Array:
         """Return (∂output/∂params) · direction."""
         tangent = np.empty(self.output.shape, self._params.dtype)
-        self._passes.jvp(self._params, self._buffers, direction, tangent)
+        self._passes.jvp(self._params, self._buffers, self._pad(direction), tangent)
         return tangent
+
+    def _pad(self, params: _Array) -> _Array:
+        """Return parameters as the kernels want them, those of padding zero."""
+        if self._padding is None:
+            return params
+        padded = aligned_zeros((len(params), self._padding.size), params.dtype)
+        padded[:, self._padding.positions] = params
+        return padded
 
 
 @final
@@ -154,11 +192,10 @@ class FusedTape:
         self,
         params: Float[Tensor, "net param"],
         x: Float[Tensor, "rows in"],
-        hidden: int,
-        width_out: int,
+        sizes: TrunkSizes,
     ) -> None:
         """Run forward; `supports` must hold."""
-        self._tape = ArrayTape(array_of(params), array_of(x), hidden, width_out)
+        self._tape = ArrayTape(array_of(params), array_of(x), sizes)
         self.output: Float[Tensor, "net rows out"] = torch.from_numpy(self._tape.output)
 
     def vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net param"]:

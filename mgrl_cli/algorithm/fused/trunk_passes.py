@@ -1,11 +1,11 @@
 """Bodies of policy and critic as numba kernels: forward, two adjoints and a tangent, by tiles.
 
-    x → [Linear → ReLU → LayerNorm] × 2 → Linear
+    x → [Linear → ReLU → LayerNorm] × 2 → Linear, or without LayerNorm
 
 The equations are those of `algorithm.trunk`, which is also the oracle; tiles and lanes are those of
 `kernels`, with 64 rows of the batch side by side. One set of passes is compiled per hidden width,
 since LLVM vectorises over constant strides only. Inputs and outputs of the network are padded to
-multiples of 4 features, with zeros; so are rows to whole tiles.
+multiples of 4 features, with zeros, hidden layers to multiples of 8, and rows to whole tiles.
 """
 
 # ruff: noqa: ANN001, ANN202 - numba infers the types, one set per dtype
@@ -23,7 +23,8 @@ from mgrl_cli.algorithm.fused.kernels import (
     turn,
 )
 from mgrl_cli.algorithm.fused.scalar_math import OPTIONS, kernel, named
-from mgrl_cli.algorithm.fused.trunk_layers import layer_kernels
+from mgrl_cli.algorithm.fused.trunk_layers import FOLD, LayerShape, layer_kernels
+from mgrl_cli.algorithm.fused.vectors import transpose_8x8
 
 # Slots of scratch blocks: output of a layer, adjoints or tangents of both layers, a turned block.
 OUT, CHANGE_1, CHANGE_2, TURNED = range(4)
@@ -33,10 +34,15 @@ OUT, CHANGE_1, CHANGE_2, TURNED = range(4)
 @no_type_check
 def _rows_to_lanes(rows, first, lanes):
     """Copy up to `TILE` rows [row, feature] from `first` on into [feature, lane]; rest is zero."""
-    count = min(TILE, rows.shape[0] - first)
+    count, features = min(TILE, rows.shape[0] - first), rows.shape[1]
+    whole_rows, whole_features = count // 8 * 8, features // 8 * 8
+    flat = rows.ravel()
     lanes[:] = 0
+    for m in range(0, whole_rows, 8):
+        for i in range(0, whole_features, 8):
+            transpose_8x8(flat, (first + m) * features + i, features, lanes, i * TILE + m, TILE)
     for m in range(count):
-        for i in range(rows.shape[1]):
+        for i in range(whole_features if m < whole_rows else 0, features):
             lanes[i * TILE + m] = rows[first + m, i]
 
 
@@ -48,6 +54,16 @@ def _lanes_to_rows(lanes, rows, first):
     for m in range(count):
         for i in range(rows.shape[1]):
             rows[first + m, i] = lanes[i * TILE + m]
+
+
+@kernel
+@no_type_check
+def _unfold(sums, k):
+    """Return the k-th of some folded sums."""
+    total = sums.dtype.type(0)
+    for m in range(k * FOLD, (k + 1) * FOLD):
+        total += sums[m]
+    return total
 
 
 class TrunkPasses(NamedTuple):
@@ -63,30 +79,32 @@ class TrunkPasses(NamedTuple):
     """(params, tape, direction, output_tangent)"""
 
 
-def compile_trunk_passes(hidden: int, source: str) -> TrunkPasses:  # noqa: C901, PLR0915 - a set of functions
-    """Return the passes for one hidden width, compiled at their first call or loaded from a cache.
+def compile_trunk_passes(shape: LayerShape, source: str) -> TrunkPasses:  # noqa: C901, PLR0915 - a set of functions
+    """Return the passes for one shape, compiled at their first call or loaded from a cache.
 
     Args:
-        hidden: units of both hidden layers, a multiple of 8.
+        shape: of the hidden layers.
         source: identifies the code of all kernels, see `passes.compile_passes`.
     """
-    width = hidden
+    width, norm_size = shape.width, 2 * shape.width * shape.has_norm
     apply, apply_turned = matmul(TILE, width, 1), matmul(TILE, 1, width)
     outer = matmul(width, 1, TILE)
-    normalise, normalise_again, through_layer, tangent_through_layer = layer_kernels(width)
+    layer = layer_kernels(shape)
+    activate, activate_again, adjoint, tangent = layer[:4]
+    add_norm_gradient = layer.add_norm_gradient
 
     @kernel
-    @named(width)
+    @named(*shape)
     @no_type_check
     def starts(params, tape):
         """Return where norm_1, linear_2, norm_2, the last layer and its bias begin."""
         norm_1 = (tape.sizes[0] + 1) * width
-        linear_2 = norm_1 + 2 * width
+        linear_2 = norm_1 + norm_size
         norm_2 = linear_2 + (width + 1) * width
-        return norm_1, linear_2, norm_2, norm_2 + 2 * width, params.shape[0] - tape.sizes[1]
+        return norm_1, linear_2, norm_2, norm_2 + norm_size, params.shape[0] - tape.sizes[1]
 
     @kernel
-    @named(width)
+    @named(*shape)
     @no_type_check
     def pad(params, tape, first, last):
         """Copy the first layer's weights [in, width] and the last's, turned, into padded blocks."""
@@ -101,7 +119,7 @@ def compile_trunk_passes(hidden: int, source: str) -> TrunkPasses:  # noqa: C901
                 last[o * width + i] = params[begin + i * d_out + o]
 
     @njit(cache=True, **OPTIONS)
-    @named(width)
+    @named(*shape)
     @no_type_check
     def forward(params, x, tape, output):
         _ = source
@@ -113,68 +131,86 @@ def compile_trunk_passes(hidden: int, source: str) -> TrunkPasses:  # noqa: C901
             norm_1, linear_2, norm_2, end, bias = starts(p, tape)
             pad(p, tape, first, last)
             for tile in range(tape.inputs.shape[0]):
-                r1, r2 = tape.kept[net, tile, 0], tape.kept[net, tile, 1]
-                fill_rows(p[norm_1 - width : norm_1], r1)
-                apply(first, tape.inputs[tile], r1)
-                normalise(r1, tape.stats[net, tile, 0], p[norm_1:linear_2], h)
-                fill_rows(p[norm_2 - width : norm_2], r2)
-                apply(p[linear_2 : norm_2 - width], h, r2)
-                normalise(r2, tape.stats[net, tile, 1], p[norm_2:end], h)
+                z1, z2 = tape.kept[net, tile, 0], tape.kept[net, tile, 1]
+                fill_rows(p[norm_1 - width : norm_1], z1)
+                apply(first, tape.inputs[tile], z1)
+                activate(z1, tape.stats[net, tile, 0], p[norm_1:linear_2], h)
+                fill_rows(p[norm_2 - width : norm_2], z2)
+                apply(p[linear_2 : norm_2 - width], h, z2)
+                activate(z2, tape.stats[net, tile, 1], p[norm_2:end], h)
                 out[:] = 0
                 fill_rows(p[bias:], out)
                 apply_turned(last, h, out)
                 _lanes_to_rows(out, output[net], tile * TILE)
 
     @kernel
-    @named(width)
+    @named(*shape)
+    @no_type_check
+    def add_last(tape, h):
+        """Add the gradient of the last layer's weights, folded sums for every pair of units."""
+        t = h.dtype.type
+        for j in range(tape.sizes[1]):
+            d = tape.lanes_out[j * TILE : (j + 1) * TILE]
+            for o in range(width):
+                row, to = h[o * TILE : (o + 1) * TILE], tape.last_sums[j, o * FOLD : (o + 1) * FOLD]
+                for m in range(FOLD):
+                    total = t(0)
+                    for k in range(0, TILE, FOLD):
+                        total += d[k + m] * row[k + m]
+                    to[m] += total
+
+    @kernel
+    @named(*shape)
     @no_type_check
     def pull_back(p, tape, net, tile, gradient):
         """Pull `lanes_out` back to the first layer's pre-activation, left in CHANGE_1.
 
-        Adds to the gradient of the second layer, to the lanes of the LayerNorms' in `sums` and to
-        `last[1]`, unless `gradient` is empty.
+        Adds to the gradient of the second layer and to the folded sums, unless `gradient` is empty.
         """
         norm_1, linear_2, norm_2, end, _ = starts(p, tape)
         h, turned = tape.scratch[OUT], tape.scratch[TURNED]
         d1, d2 = tape.scratch[CHANGE_1], tape.scratch[CHANGE_2]
-        r1, r2 = tape.kept[net, tile, 0], tape.kept[net, tile, 1]
+        z1, z2 = tape.kept[net, tile, 0], tape.kept[net, tile, 1]
         s1, s2 = tape.stats[net, tile, 0], tape.stats[net, tile, 1]
-        weight = p[linear_2 : norm_2 - width]
+        wants_gradient = gradient.shape[0] > 0
         d2[:] = 0
         apply(tape.last[0], tape.lanes_out, d2)
-        if gradient.shape[0] > 0:
-            normalise_again(r2, s2, p[norm_2:end], h)
-            turn(h, width, turned)
-            outer(tape.lanes_out, turned, tape.last[1])
-        through_layer(r2, s2, p[norm_2:end], d2, tape.work, tape.sums[1])
-        if gradient.shape[0] > 0:
-            normalise_again(r1, s1, p[norm_1:linear_2], h)
+        if wants_gradient:
+            activate_again(z2, s2, p[norm_2:end], h)
+            add_last(tape, h)
+            add_norm_gradient(z2, s2, d2, tape.norm_sums[1])
+        adjoint(z2, s2, p[norm_2:end], d2, tape.work)
+        if wants_gradient:
+            activate_again(z1, s1, p[norm_1:linear_2], h)
             turn(d2, width, turned)
             outer(h, turned, gradient[linear_2 : norm_2 - width])
             add_row_sums(turned, gradient[norm_2 - width : norm_2])
         d1[:] = 0
-        apply_turned(weight, d2, d1)
-        through_layer(r1, s1, p[norm_1:linear_2], d1, tape.work, tape.sums[0])
+        apply_turned(p[linear_2 : norm_2 - width], d2, d1)
+        if wants_gradient:
+            add_norm_gradient(z1, s1, d1, tape.norm_sums[0])
+        adjoint(z1, s1, p[norm_1:linear_2], d1, tape.work)
 
     @kernel
-    @named(width)
+    @named(*shape)
     @no_type_check
     def collect(p, tape, gradient):
-        """Copy what was summed up in padded blocks and in lanes into the gradient."""
+        """Copy what was summed up in padded blocks and folded sums into the gradient."""
         d_in, d_out = tape.sizes
         norm_1, _, norm_2, end, _ = starts(p, tape)
         for i in range(d_in * width):
             gradient[i] = tape.first[1][i]
-        for i in range(width):
-            for o in range(d_out):
-                gradient[end + i * d_out + o] = tape.last[1][o * width + i]
-        for o in range(2 * width):
-            for m in range(TILE):
-                gradient[norm_1 + o] += tape.sums[0, o * TILE + m]
-                gradient[norm_2 + o] += tape.sums[1, o * TILE + m]
+        for o in range(width):
+            for j in range(d_out):
+                gradient[end + o * d_out + j] = _unfold(tape.last_sums[j], o)
+        for k in range(2):
+            start = norm_2 if k else norm_1
+            for o in range(norm_size // 2):
+                gradient[start + o] = _unfold(tape.norm_sums[k], 2 * o)
+                gradient[start + width + o] = _unfold(tape.norm_sums[k], 2 * o + 1)
 
     @njit(cache=True, **OPTIONS)
-    @named(width)
+    @named(*shape)
     @no_type_check
     def vjp(params, tape, cotangent, gradient):
         _ = source
@@ -184,22 +220,22 @@ def compile_trunk_passes(hidden: int, source: str) -> TrunkPasses:  # noqa: C901
             p, g = params[net], gradient[net]
             norm_1, bias = starts(p, tape)[0], starts(p, tape)[4]
             pad(p, tape, tape.first[0], tape.last[0])
-            tape.sums[:] = 0
+            tape.norm_sums[:] = 0
+            tape.last_sums[:] = 0
             tape.first[1][:] = 0
-            tape.last[1][:] = 0
             for tile in range(tape.inputs.shape[0]):
                 _rows_to_lanes(cotangent[net], tile * TILE, tape.lanes_out)
-                for o in range(tape.sizes[1]):
-                    for m in range(TILE):
-                        g[bias + o] += tape.lanes_out[o * TILE + m]
                 pull_back(p, tape, net, tile, g)
                 turn(d1, width, turned)
                 outer(tape.inputs[tile], turned, tape.first[1])
                 add_row_sums(turned, g[norm_1 - width : norm_1])
+            for row in range(cotangent.shape[1]):
+                for j in range(tape.sizes[1]):
+                    g[bias + j] += cotangent[net, row, j]
             collect(p, tape, g)
 
     @njit(cache=True, **OPTIONS)
-    @named(width)
+    @named(*shape)
     @no_type_check
     def input_vjp(params, tape, cotangent, gradient):
         _ = source
@@ -215,7 +251,7 @@ def compile_trunk_passes(hidden: int, source: str) -> TrunkPasses:  # noqa: C901
                 _lanes_to_rows(lanes, gradient[net], tile * TILE)
 
     @njit(cache=True, **OPTIONS)
-    @named(width)
+    @named(*shape)
     @no_type_check
     def jvp(params, tape, direction, output):
         _ = source
@@ -227,19 +263,19 @@ def compile_trunk_passes(hidden: int, source: str) -> TrunkPasses:  # noqa: C901
             pad(p, tape, tape.first[0], tape.last[0])
             pad(u, tape, tape.first[1], tape.last[1])
             for tile in range(tape.inputs.shape[0]):
-                r1, r2 = tape.kept[net, tile, 0], tape.kept[net, tile, 1]
+                z1, z2 = tape.kept[net, tile, 0], tape.kept[net, tile, 1]
                 s1, s2 = tape.stats[net, tile, 0], tape.stats[net, tile, 1]
                 norm, norm_d = p[norm_1:linear_2], u[norm_1:linear_2]
                 fill_rows(u[norm_1 - width : norm_1], d1)
                 apply(tape.first[1], tape.inputs[tile], d1)
-                tangent_through_layer(r1, s1, norm, norm_d, d1, tape.work)
-                normalise_again(r1, s1, norm, h)
+                tangent(z1, s1, norm, norm_d, d1, tape.work)
+                activate_again(z1, s1, norm, h)
                 norm, norm_d = p[norm_2:end], u[norm_2:end]
                 fill_rows(u[norm_2 - width : norm_2], d2)
                 apply(u[linear_2 : norm_2 - width], h, d2)
                 apply(p[linear_2 : norm_2 - width], d1, d2)
-                tangent_through_layer(r2, s2, norm, norm_d, d2, tape.work)
-                normalise_again(r2, s2, norm, h)
+                tangent(z2, s2, norm, norm_d, d2, tape.work)
+                activate_again(z2, s2, norm, h)
                 out[:] = 0
                 fill_rows(u[bias:], out)
                 apply_turned(tape.last[1], h, out)

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from mgrl_cli.algorithm.adam import Adam
 from mgrl_cli.algorithm.batches import Transitions, Windows
-from mgrl_cli.algorithm.fused.memory import aligned_zeros, array_of
-from mgrl_cli.algorithm.fused.objective import passes
+from mgrl_cli.algorithm.fused.memory import array_of
+from mgrl_cli.algorithm.fused.objective import mixed
 from mgrl_cli.algorithm.fused.policy_view import AgentSizes, PolicyView
-from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.algorithm.fused.trunk import ArrayTape
 from mgrl_cli.algorithm.meta_gradient import SHORTEST_UNIT_GRADIENT, MetaGradient, VirtualStep
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
@@ -47,7 +46,7 @@ class PolicySettings(NamedTuple):
 
 @final
 class FusedUpdates:
-    """The updates of agents with networks of one size, both with LayerNorm, in float32."""
+    """The updates of agents with networks of the same sizes, in float32."""
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class FusedUpdates:
         """Note what all updates have in common.
 
         Args:
-            sizes: of the networks; `supports` must hold for both.
+            sizes: of the networks.
             policy: constants.
             critic: constants.
             over_padding: whether means count padded steps, as in `batches.masked_mean`.
@@ -83,7 +82,7 @@ class FusedUpdates:
 
         sizes, settings = self._sizes, self._critic
         next_obs, params = array_of(batch.next_obs), adam.params.numpy()
-        policy = ArrayTape(policy_target.numpy()[None], next_obs, sizes.policy_hidden, sizes.act)
+        policy = ArrayTape(policy_target.numpy()[None], next_obs, sizes.policy)
         next_pairs = np.empty((len(next_obs), sizes.obs + sizes.act), np.float32)
         pairs = np.empty_like(next_pairs)
         glue.smooth(
@@ -94,9 +93,9 @@ class FusedUpdates:
             settings.target_noise_clip,
             next_pairs,
         )
-        following = ArrayTape(critic_target.numpy(), next_pairs, sizes.critic_hidden, 1)
+        following = ArrayTape(critic_target.numpy(), next_pairs, sizes.critic)
         glue.pair(array_of(batch.obs), array_of(batch.action), pairs)
-        tape = ArrayTape(params, pairs, sizes.critic_hidden, 1)
+        tape = ArrayTape(params, pairs, sizes.critic)
         slope = np.empty_like(tape.output)
         loss = glue.regress(
             tape.output[:, :, 0],
@@ -220,16 +219,17 @@ class FusedUpdates:
             descent.pull_through_unit(g, norm, SHORTEST_UNIT_GRADIENT, w)
         u = np.empty_like(c)
         meta_glue.tangent_of_action(view.policy.jvp(w[None])[0], view.action, u)
-        alpha = tape.buffers.params
-        gradient, action_part = aligned_zeros(alpha.shape, alpha.dtype), np.empty_like(c)
-        passes().mixed(alpha, tape.options, tape.buffers, u, gradient, action_part)
+        gradient, _ = mixed(tape, u)
         gradient *= np.float32(-virtual_step.size)
-        return MetaGradient(torch.from_numpy(gradient), torch.from_numpy(moved), torch.tensor(norm))
+        return MetaGradient(torch.from_numpy(gradient), torch.from_numpy(moved), norm)
+
+    def contribution(self, gradient: Tensor, *, limit: float) -> tuple[Tensor, float]:
+        """Return a meta-gradient cut to the norm `limit`, 0: of norm 1; and its own norm."""
+        from mgrl_cli.algorithm.fused import descent
+
+        contribution = torch.empty_like(gradient)
+        norm = descent.contribute(array_of(gradient), limit, contribution.numpy())
+        return contribution, norm
 
 
 _NO_SLOPE = np.empty((1, 0, 0), np.float32)
-
-
-def supports(hidden: Sequence[int], *, layer_norm: bool) -> bool:
-    """Return whether kernels compute networks of these widths."""
-    return is_numba_installed() and layer_norm and all(width % 8 == 0 for width in hidden)
