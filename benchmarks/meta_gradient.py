@@ -3,7 +3,8 @@
 All three compute ∂J/∂α for one virtual step on the sum over B windows, judged by the critic on 2 B
 windows (see `mgrl_cli.algorithm.meta_gradient` for the equations):
 
-* `ours` contracts in action space and differentiates the objective with compiled kernels;
+* `ours` is what an agent runs: it contracts in action space, in compiled kernels alone (in float64,
+  which agents do not know, with torch between the networks' kernels);
 * `plain` keeps the graph of the virtual step (`create_graph=True`) and differentiates through it:
   our oracle, but with torch's own LayerNorm, which is faster than the one written out;
 * `higher` (0.2.1) does so with the policy as an `nn.Module`, a differentiable SGD and the critic's
@@ -13,6 +14,7 @@ windows (see `mgrl_cli.algorithm.meta_gradient` for the equations):
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ from benchmarks.measure import (
     one_thread,
 )
 from benchmarks.problems import (
+    ACT_SIZE,
+    OBS_SIZE,
     MetaSetup,
     Size,
     meta_setup,
@@ -33,10 +37,12 @@ from benchmarks.problems import (
     sizes,
     torch_layer_norm,
 )
+from mgrl_cli.agents.learner import Learner
 from mgrl_cli.algorithm.batches import masked_mean
 from mgrl_cli.algorithm.meta_gradient import meta_gradient, meta_gradient_by_double_backward
 from mgrl_cli.algorithm.objectives import PolicyEvidence
 from mgrl_cli.algorithm.parameters import ParameterLayout
+from mgrl_cli.presets import resolve_config
 
 PEERS = ("higher",)
 Contender = Callable[[MetaSetup], Callable[[], Tensor]]
@@ -70,7 +76,31 @@ def run(effort: Effort) -> Iterator[Result]:
 def ours(setup: MetaSetup) -> Callable[[], Tensor]:
     """Return what training runs."""
     compiled = setup.with_kernels()
-    return lambda: meta_gradient(*compiled).gradient
+    if setup.params.dtype == torch.float64:
+        return lambda: meta_gradient(*compiled).gradient
+    learner, (problem, params, _, batches) = learner_of(setup), compiled
+    return lambda: learner.meta_gradient(problem.objective, params, batches).gradient
+
+
+def learner_of(setup: MetaSetup) -> Learner:
+    """Return an agent's learner with the networks and the virtual step of a problem."""
+    problem = setup.problem
+    width = problem.policy.layout.shapes["linear_1.weight"][1]
+    config = resolve_config(
+        kind="meta-train",
+        preset="laptop",
+        assignments=(
+            f"policy.hidden={width}",
+            f"critic.hidden={width}",
+            f"meta.inner_step={problem.virtual_step.kind}",
+            f"meta.inner_step_size={problem.virtual_step.size}",
+        ),
+        options={"envs": [{"id": "cheetah"}]},
+    )
+    learner = Learner(config, OBS_SIZE, ACT_SIZE, np.random.default_rng(0))
+    learner.policy_params.copy_(setup.policy_params)
+    learner.critic_params.copy_(problem.critic_params)
+    return learner
 
 
 def plain(setup: MetaSetup) -> Callable[[], Tensor]:

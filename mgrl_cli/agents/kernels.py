@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from mgrl_cli.agents.rules import config_of_rule
 from mgrl_cli.algorithm.fused import objective as fused_objective
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
-from mgrl_cli.algorithm.fused.updates import (
-    AgentSizes,
-    CriticSettings,
-    FusedUpdates,
-    PolicySettings,
-)
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.objectives import CriticObjective, LearnedObjectiveLoss, Objective
 from mgrl_cli.algorithm.parameters import TrunkSizes
 from mgrl_cli.algorithm.trunk import Trunk
 from mgrl_cli.config import ON_POLICY, Rule, RunConfig
+
+if TYPE_CHECKING:
+    from mgrl_cli.algorithm.fused.updates import FusedUpdates
 
 _COMPILED_AT_IMPORT = (
     "mgrl_cli.algorithm.fused.descent",
@@ -53,18 +51,20 @@ def has_kernels(objective: Objective) -> bool:
     return isinstance(objective, CriticObjective)
 
 
-def fused_updates(config: RunConfig, obs_size: int, act_size: int) -> FusedUpdates | None:
+def fused_updates(config: RunConfig, obs_size: int, act_size: int) -> "FusedUpdates | None":
     """Return the updates from kernels alone, where these are wanted and can be had."""
-    policy, critic = config.policy, config.critic
     if not (config.compiled and is_numba_installed()):
         return None
-    return FusedUpdates(
-        AgentSizes(
+    from mgrl_cli.algorithm.fused import updates
+
+    policy, critic = config.policy, config.critic
+    return updates.FusedUpdates(
+        updates.AgentSizes(
             TrunkSizes(obs_size, policy.hidden, act_size, policy.layer_norm),
             TrunkSizes(obs_size + act_size, critic.hidden, 1, critic.layer_norm),
         ),
-        PolicySettings(policy.pre_activation_limit, policy.clip_norm),
-        CriticSettings(
+        updates.PolicySettings(policy.pre_activation_limit, policy.clip_norm),
+        updates.CriticSettings(
             critic.discount,
             float(critic.terminal_bonus),
             critic.target_noise,

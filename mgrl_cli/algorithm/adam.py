@@ -4,7 +4,8 @@ The arithmetic is torch's own. `torch.optim.Adam` around it looks after paramete
 state dictionaries, which costs more than the step itself on vectors as short as ours.
 """
 
-from functools import cached_property
+from functools import cache, cached_property
+from types import ModuleType
 from typing import final
 
 import numpy as np
@@ -16,6 +17,13 @@ from torch.optim.adam import adam
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
 _Array = NDArray[np.float32]
+
+
+@cache
+def _kernels() -> ModuleType:
+    from mgrl_cli.algorithm.fused import descent
+
+    return descent
 
 
 @final
@@ -75,11 +83,9 @@ class Adam:
             factor: on the learning rate.
             limit: norm that the gradient is cut to; 0: not cut.
         """
-        from mgrl_cli.algorithm.fused import descent
-
         params, *state = self._arrays
         constants = (factor * self._learning_rate, *_BETAS, _EPSILON)
-        return descent.descend(params, gradient.reshape(-1), *state, *constants, limit)
+        return _kernels().descend(params, gradient.reshape(-1), *state, *constants, limit)
 
     def descend_mean_compiled(
         self, gradients: NDArray[np.float32], chosen: NDArray[np.int64]
@@ -92,10 +98,8 @@ class Adam:
             gradients: [gradient, param], finite where chosen.
             chosen: rows, summed in float64 in this order; at least one.
         """
-        from mgrl_cli.algorithm.fused import descent
-
         constants = (self._learning_rate, *_BETAS, _EPSILON)
-        return descent.combine(gradients, chosen, *self._arrays, *constants)
+        return _kernels().combine(gradients, chosen, *self._arrays, *constants)
 
     @cached_property
     def _arrays(self) -> tuple[_Array, _Array, _Array, _Array]:

@@ -25,6 +25,8 @@ TILE = LANES * TILE_STEPS
 BLOCK = WIDTH * TILE
 STATE = WIDTH * LANES
 """Numbers of one LSTM state: `WIDTH` units of `LANES` windows."""
+_INPUTS = 64
+"""Rows that a product works through before the next ones: 16 KiB, half of the first cache."""
 
 
 @kernel
@@ -58,23 +60,26 @@ def matmul(lanes, p, q):
     @named(lanes, p, q)
     @no_type_check
     def matmul(w, x, y):
-        for o in range(0, y.shape[0] // lanes, 4):
-            out = y[o * lanes : (o + 4) * lanes]
-            for i in range(0, x.shape[0] // lanes, 4):
-                rows = x[i * lanes : (i + 4) * lanes]
-                block = w[i * p + o * q : i * p + o * q + 3 * (p + q) + 1]
-                a, b = four(block, 0, p), four(block, q, p)
-                c, d = four(block, 2 * q, p), four(block, 3 * q, p)
-                for m in range(lanes):
-                    x4 = rows[m], rows[lanes + m], rows[2 * lanes + m], rows[3 * lanes + m]
-                    y0 = _plus_dot(out[m], a, x4)
-                    y1 = _plus_dot(out[lanes + m], b, x4)
-                    y2 = _plus_dot(out[2 * lanes + m], c, x4)
-                    y3 = _plus_dot(out[3 * lanes + m], d, x4)
-                    out[m] = y0
-                    out[lanes + m] = y1
-                    out[2 * lanes + m] = y2
-                    out[3 * lanes + m] = y3
+        inputs = x.shape[0] // lanes
+        for start in range(0, inputs, _INPUTS):
+            stop = min(start + _INPUTS, inputs)
+            for o in range(0, y.shape[0] // lanes, 4):
+                out = y[o * lanes : (o + 4) * lanes]
+                for i in range(start, stop, 4):
+                    rows = x[i * lanes : (i + 4) * lanes]
+                    block = w[i * p + o * q : i * p + o * q + 3 * (p + q) + 1]
+                    a, b = four(block, 0, p), four(block, q, p)
+                    c, d = four(block, 2 * q, p), four(block, 3 * q, p)
+                    for m in range(lanes):
+                        x4 = rows[m], rows[lanes + m], rows[2 * lanes + m], rows[3 * lanes + m]
+                        y0 = _plus_dot(out[m], a, x4)
+                        y1 = _plus_dot(out[lanes + m], b, x4)
+                        y2 = _plus_dot(out[2 * lanes + m], c, x4)
+                        y3 = _plus_dot(out[3 * lanes + m], d, x4)
+                        out[m] = y0
+                        out[lanes + m] = y1
+                        out[2 * lanes + m] = y2
+                        out[3 * lanes + m] = y3
 
     return matmul
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from mgrl_cli.algorithm.batches import Windows
+from mgrl_cli.algorithm.fused import glue, meta_glue
 from mgrl_cli.algorithm.fused.memory import array_of
 from mgrl_cli.algorithm.fused.objective import passes
 from mgrl_cli.algorithm.fused.tape import Batch, Tape
@@ -42,8 +43,6 @@ class PolicyView:
         self, sizes: AgentSizes, policy_params: _Array, critic_params: _Array, obs: _Array
     ) -> None:
         """Run both forward at `obs` [rows, obs]."""
-        from mgrl_cli.algorithm.fused import glue
-
         self.policy = ArrayTape(policy_params[None], obs, sizes.policy)
         self.pre_activation = self.policy.output[0]
         self.action = np.empty_like(self.pre_activation)
@@ -64,8 +63,6 @@ class PolicyView:
             windows: whose observations, all T + 1 of them, the rows are.
             weights: of every step, [batch, time].
         """
-        from mgrl_cli.algorithm.fused import meta_glue
-
         batch, steps = windows.reward.shape
         value, next_value = (np.empty((batch, steps), np.float32) for _ in range(2))
         meta_glue.split_values(self.q, value, next_value)

@@ -3,7 +3,8 @@
 The kernels of policy, critic and objective leave half of an update's time to what lies between
 them: sixty small tensor operations, each of which finds cold caches after a kernel. Here `glue`
 does that work. The plain forms are in `agents.learner` and `meta_gradient`; both give the same
-numbers up to float32 rounding. Parameters and optimiser states change in place.
+numbers up to float32 rounding. Parameters and optimiser states change in place. Needs numba (the
+extra "fast").
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from mgrl_cli.algorithm.adam import Adam
 from mgrl_cli.algorithm.batches import Transitions, Windows
+from mgrl_cli.algorithm.fused import descent, glue, meta_glue
 from mgrl_cli.algorithm.fused.memory import array_of
 from mgrl_cli.algorithm.fused.objective import mixed
 from mgrl_cli.algorithm.fused.policy_view import AgentSizes, PolicyView
@@ -78,8 +80,6 @@ class FusedUpdates:
         noise: Tensor,
     ) -> tuple[float, bool]:
         """Descend the twin critics' loss once; see `Learner.update_critic`."""
-        from mgrl_cli.algorithm.fused import glue
-
         sizes, settings = self._sizes, self._critic
         next_obs, params = array_of(batch.next_obs), adam.params.numpy()
         policy = ArrayTape(policy_target.numpy()[None], next_obs, sizes.policy)
@@ -133,8 +133,6 @@ class FusedUpdates:
         Returns:
             The loss, mean(1 - a²), and whether the gradient was finite.
         """
-        from mgrl_cli.algorithm.fused import glue
-
         share = 0.0 if objective is None else share
         obs = array_of(windows.obs)
         batch, steps = windows.reward.shape
@@ -182,8 +180,6 @@ class FusedUpdates:
         batches: Sequence[Windows],
     ) -> MetaGradient:
         """Return ∇_α J of one virtual step; see `meta_gradient.meta_gradient`."""
-        from mgrl_cli.algorithm.fused import descent, meta_glue
-
         sizes, is_unit = self._sizes, virtual_step.kind == "unit"
         judged, windows = batches
         phi, theta = policy_params.numpy(), critic_params.numpy()
@@ -225,8 +221,6 @@ class FusedUpdates:
 
     def contribution(self, gradient: Tensor, *, limit: float) -> tuple[Tensor, float]:
         """Return a meta-gradient cut to the norm `limit`, 0: of norm 1; and its own norm."""
-        from mgrl_cli.algorithm.fused import descent
-
         contribution = torch.empty_like(gradient)
         norm = descent.contribute(array_of(gradient), limit, contribution.numpy())
         return contribution, norm
