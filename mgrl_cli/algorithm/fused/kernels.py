@@ -15,7 +15,7 @@ This module knows tiles only; the network is elsewhere. It needs numba (the extr
 from typing import no_type_check
 
 from mgrl_cli.algorithm.fused.scalar_math import kernel, named
-from mgrl_cli.algorithm.fused.vectors import transpose_8x8
+from mgrl_cli.algorithm.fused.vectors import add_products_16, transpose_8x8
 
 WIDTH = 32
 LANES = 16
@@ -87,10 +87,25 @@ def matmul(lanes, p, q):
 apply_square, apply_square_turned = matmul(TILE, WIDTH, 1), matmul(TILE, 1, WIDTH)
 apply_narrow, apply_narrow_turned = matmul(TILE, 8, 1), matmul(TILE, 1, 8)
 apply_gates, apply_gates_turned = matmul(TILE, 4 * WIDTH, 1), matmul(TILE, 1, 4 * WIDTH)
-apply_state, apply_state_turned = matmul(LANES, 4 * WIDTH, 1), matmul(LANES, 1, 4 * WIDTH)
 # Weight gradients: grad[i, o] += Σ_lane x[i, lane] · d[lane, o], d a turned tile.
 outer_narrow, outer_square = matmul(8, 1, TILE), matmul(WIDTH, 1, TILE)
 outer_gates = matmul(4 * WIDTH, 1, TILE)
+
+
+@kernel
+@no_type_check
+def apply_state(w, x, y):
+    """Add to gates y what the LSTM's state weights make of the units x, [row, 16 windows]."""
+    for o in range(0, 4 * WIDTH, 4):
+        add_products_16(w, o, 4 * WIDTH, 1, x, y, o * LANES)
+
+
+@kernel
+@no_type_check
+def apply_state_turned(w, x, y):
+    """Add to units y what the transposed weights make of the gates x."""
+    for o in range(0, WIDTH, 4):
+        add_products_16(w, o * 4 * WIDTH, 1, 4 * WIDTH, x, y, o * LANES)
 
 
 @kernel
