@@ -117,6 +117,8 @@ class Learner:
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Return π_φ(s) for one observation [obs], without noise, as float32 [act]."""
+        if self._fused is not None:
+            return self._fused.act(self.policy_params, obs)
         rows = torch.from_numpy(obs).unsqueeze(0)
         return self.policy.forward(self.policy_params, rows).action.squeeze(0).numpy()
 
@@ -217,8 +219,14 @@ class Learner:
 
     def update_targets(self) -> None:
         """Move both targets towards φ and θ."""
-        polyak_update_(self.policy_target, self.policy_params, rate=self._config.critic.polyak)
-        polyak_update_(self.critic_target, self.critic_params, rate=self._config.critic.polyak)
+        for target, params in (
+            (self.policy_target, self.policy_params),
+            (self.critic_target, self.critic_params),
+        ):
+            if self._fused is not None:
+                self._fused.update_target(target, params)
+            else:
+                polyak_update_(target, params, rate=self._config.critic.polyak)
 
     def meta_problem(self, network: ObjectiveNetwork) -> MetaProblem:
         """Return the meta-gradient's problem at the present φ and θ."""

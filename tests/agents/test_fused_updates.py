@@ -86,6 +86,14 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found - expected).norm() / expected.norm()).item()
 
 
+def test_actions_are_the_plain_ones() -> None:
+    ours, plain = (learner_of((), compiled=compiled) for compiled in (True, False))
+    for obs in np.random.default_rng(5).standard_normal((20, OBS_SIZE), dtype=np.float32):
+        found = ours.act(obs)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, plain.act(obs), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("assignments", VARIANTS)
 def test_critic_updates_are_the_plain_ones(assignments: Sequence[str]) -> None:
     ours, plain = (learner_of(assignments, compiled=compiled) for compiled in (True, False))

@@ -166,3 +166,11 @@ def pull_through_unit(gradient, norm, shortest, v):
         along += np.float64(gradient[i] * inverse) * np.float64(v[i])
     for i in range(len(v)):
         v[i] = (v[i] - gradient[i] * inverse * np.float32(along)) * inverse
+
+
+@compiled("void", _VECTOR, _VECTOR, "f4")
+@no_type_check
+def follow(target, params, rate):
+    """Move a target towards parameters: θ⁻ ← θ⁻ + rate · (θ - θ⁻)."""
+    for i in range(len(target)):
+        target[i] += rate * (params[i] - target[i])

@@ -35,6 +35,7 @@ class CriticSettings(NamedTuple):
     terminal_bonus: float
     target_noise: float
     target_noise_clip: float
+    polyak: float
 
 
 class PolicySettings(NamedTuple):
@@ -70,6 +71,11 @@ class FusedUpdates:
         self._policy = policy
         self._critic = critic
         self._over_padding = over_padding
+
+    def act(self, policy_params: Tensor, obs: _Array) -> _Array:
+        """Return π_φ(s) for one observation [obs], float32."""
+        tape = ArrayTape(policy_params.numpy()[None], obs[None], self._sizes.policy)
+        return np.tanh(tape.output[0, 0])
 
     def update_critic(
         self,
@@ -219,11 +225,16 @@ class FusedUpdates:
         gradient *= np.float32(-virtual_step.size)
         return MetaGradient(torch.from_numpy(gradient), torch.from_numpy(moved), norm)
 
+    def update_target(self, target: Tensor, params: Tensor) -> None:
+        """Move a target towards parameters; see `td3.polyak_update_`."""
+        descent.follow(target.numpy().reshape(-1), params.numpy().reshape(-1), self._critic.polyak)
+
     def contribution(self, gradient: Tensor, *, limit: float) -> tuple[Tensor, float]:
         """Return a meta-gradient cut to the norm `limit`, 0: of norm 1; and its own norm."""
-        contribution = torch.empty_like(gradient)
-        norm = descent.contribute(array_of(gradient), limit, contribution.numpy())
-        return contribution, norm
+        given = array_of(gradient)
+        contribution = np.empty_like(given)
+        norm = descent.contribute(given, limit, contribution)
+        return torch.from_numpy(contribution), norm
 
 
 _NO_SLOPE = np.empty((1, 0, 0), np.float32)
