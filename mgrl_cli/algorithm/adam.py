@@ -4,7 +4,7 @@ The arithmetic is torch's own. `torch.optim.Adam` around it looks after paramete
 state dictionaries, which costs more than the step itself on vectors as short as ours.
 """
 
-from functools import cache, cached_property
+from functools import cache
 from types import ModuleType
 from typing import final
 
@@ -83,7 +83,7 @@ class Adam:
             factor: on the learning rate.
             limit: norm that the gradient is cut to; 0: not cut.
         """
-        params, *state = self._arrays
+        params, *state = self._arrays()
         constants = (factor * self._learning_rate, *_BETAS, _EPSILON)
         return _kernels().descend(params, gradient.reshape(-1), *state, *constants, limit)
 
@@ -99,11 +99,10 @@ class Adam:
             chosen: rows, summed in float64 in this order; at least one.
         """
         constants = (self._learning_rate, *_BETAS, _EPSILON)
-        return _kernels().combine(gradients, chosen, *self._arrays, *constants)
+        return _kernels().combine(gradients, chosen, *self._arrays(), *constants)
 
-    @cached_property
     def _arrays(self) -> tuple[_Array, _Array, _Array, _Array]:
-        """Parameters, moments and steps as the flat arrays that kernels take and change."""
+        """Return parameters, moments and steps as the flat arrays that kernels take and change."""
         return (
             self.params.numpy().reshape(-1),
             self.first_moment.numpy().reshape(-1),

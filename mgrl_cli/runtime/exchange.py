@@ -92,7 +92,7 @@ class Exchange:
         else:
             is_finite = is_finite_squared(gradient)
             self._slots[agent_id] = gradient
-        self._slot_states[agent_id] = _FINITE if is_finite else _NOT_FINITE
+        self._slot_states.numpy()[agent_id] = _FINITE if is_finite else _NOT_FINITE
         return is_finite
 
     def meet(self) -> bool:
@@ -104,7 +104,7 @@ class Exchange:
             self._combine()
         else:
             self._barrier.wait(self._combine)
-        return bool(self._stop_agreed)
+        return bool(self._stop_agreed.numpy())
 
     def tensors(self) -> dict[str, Tensor]:
         """Return α and all that its next steps depend on, by name: shared, no copies.
@@ -126,20 +126,22 @@ class Exchange:
 
     def _combine(self) -> None:
         """Apply α ← α - Adam(mean of the finite g_i) and clear the slots."""
-        states = self._slot_states.tolist()
+        # As arrays: a torch operation on one number costs as much as the sum of all gradients.
+        slot_states, counters = self._slot_states.numpy(), self._counters.numpy()
+        states = slot_states.tolist()
         finite = [agent for agent, state in enumerate(states) if state == _FINITE]
         skipped = states.count(_NOT_FINITE)
         if finite:
-            self._gradient_norm.fill_(self._descend(finite))
-            self._counters[0] += 1
-        self._counters[1] += skipped
+            self._gradient_norm.numpy()[...] = self._descend(finite)
+            counters[0] += 1
+        counters[1] += skipped
         if finite:
-            self._counters[2] = 0
+            counters[2] = 0
         elif skipped:
-            self._counters[2] += 1
-        self._slot_states.zero_()
+            counters[2] += 1
+        slot_states[:] = _EMPTY
         # All workers read the agreement, not the request, so they stop at the same meta-step.
-        self._stop_agreed.fill_(int(self._stop.is_requested))
+        self._stop_agreed.numpy()[...] = self._stop.is_requested
 
     def _descend(self, agents: Sequence[int]) -> float:
         """Make the step by the mean of these agents' gradients; return its norm."""
