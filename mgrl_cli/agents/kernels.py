@@ -69,7 +69,6 @@ def fused_updates(config: RunConfig, obs_size: int, act_size: int) -> "FusedUpda
             float(critic.terminal_bonus),
             critic.target_noise,
             critic.target_noise_clip,
-            critic.polyak,
         ),
         over_padding=config.windows.mean_over_padding,
     )

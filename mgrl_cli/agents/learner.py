@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mgrl_cli.agents.kernels import fused_updates, has_kernels
-from mgrl_cli.algorithm.adam import Adam, is_finite_squared
+from mgrl_cli.algorithm.adam import Adam
 from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean
 from mgrl_cli.algorithm.fused.objective import supports as has_objective_kernels
 from mgrl_cli.algorithm.meta_gradient import (
@@ -156,7 +156,7 @@ class Learner:
         over_padding = self._config.windows.mean_over_padding
         loss = twin_critic_loss(tape.q, target, batch.is_valid, over_padding=over_padding)
         gradient = self.critic.vjp(tape, loss.slope)
-        return loss.value.item(), _descend(self._critic_adam, gradient)
+        return loss.value.item(), self._critic_adam.descend_if_finite(gradient)
 
     def update_policy(
         self, windows: Windows, objective: Objective, objective_share: float
@@ -174,12 +174,11 @@ class Learner:
         if self._config.meta.anneal_by == "learning_rate":
             share, factor = 1.0, annealed_learning_rate(objective_share)
         if self._fused is not None and has_kernels(objective):
-            learned = isinstance(objective, LearnedObjectiveLoss)
             update = self._fused.update_policy(
                 self.critic_params,
                 self._policy_adam,
                 windows,
-                (objective.network, objective.params) if learned else None,
+                objective if isinstance(objective, LearnedObjectiveLoss) else None,
                 share=share,
                 factor=factor,
             )
@@ -188,7 +187,7 @@ class Learner:
         gradient = self.policy.vjp(tape, action_gradient, self._penalty_gradient(windows, tape))
         if settings.clip_norm:
             gradient = clipped(gradient, limit=settings.clip_norm)
-        applied = _descend(self._policy_adam, gradient, factor)
+        applied = self._policy_adam.descend_if_finite(gradient, factor)
         slack = 1.0 - evidence.policy_action.detach().square().mean(dim=-1)
         return PolicyUpdate(loss, masked_mean(slack, windows.is_valid).item(), applied)
 
@@ -219,14 +218,9 @@ class Learner:
 
     def update_targets(self) -> None:
         """Move both targets towards φ and θ."""
-        for target, params in (
-            (self.policy_target, self.policy_params),
-            (self.critic_target, self.critic_params),
-        ):
-            if self._fused is not None:
-                self._fused.update_target(target, params)
-            else:
-                polyak_update_(target, params, rate=self._config.critic.polyak)
+        follow = polyak_update_ if self._fused is None else self._fused.update_target
+        follow(self.policy_target, self.policy_params, rate=self._config.critic.polyak)
+        follow(self.critic_target, self.critic_params, rate=self._config.critic.polyak)
 
     def meta_problem(self, network: ObjectiveNetwork) -> MetaProblem:
         """Return the meta-gradient's problem at the present φ and θ."""
@@ -276,10 +270,17 @@ class Learner:
         self, network: ObjectiveNetwork, result: MetaGradient, batches: Sequence[Windows]
     ) -> float:
         """Return J(φ_0) - J(φ_K) of a meta-gradient's virtual step."""
+        if self._fused is not None and len(batches) == _BATCHES_OF_ONE_STEP:
+            return self._fused.gain(self.policy_params, self.critic_params, result, batches)
         return gain(self.meta_problem(network), self.policy_params, result, batches)
 
     def cosine_with_critic(self, windows: Windows, objective: Objective) -> float:
         """Return the cosine of the objective's with the critic's policy gradient; 0 if one is 0."""
+        learned = isinstance(objective, LearnedObjectiveLoss)
+        if self._fused is not None and learned and has_kernels(objective):
+            return self._fused.cosine_with_critic(
+                self.policy_params, self.critic_params, windows, objective
+            )
         ours, critics = (
             self.policy.vjp(descent.tape, descent.action_gradient)
             for descent in (
@@ -297,11 +298,3 @@ class _Descent(NamedTuple):
     evidence: PolicyEvidence
     loss: float
     action_gradient: Float[Tensor, "rows act"]
-
-
-def _descend(adam: Adam, gradient: Tensor, factor: float = 1.0) -> bool:
-    """Make one Adam step, its size times `factor`; what is not finite changes nothing."""
-    is_finite = is_finite_squared(gradient)
-    if is_finite:
-        adam.descend(gradient, factor)
-    return is_finite

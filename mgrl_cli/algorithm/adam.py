@@ -71,10 +71,17 @@ class Adam:
             maximize=False,
         )
 
+    def descend_if_finite(self, gradient: Tensor, factor: float = 1.0) -> bool:
+        """Make one step, if `is_finite_squared`; return whether it was."""
+        is_finite = is_finite_squared(gradient)
+        if is_finite:
+            self.descend(gradient, factor)
+        return is_finite
+
     def descend_compiled(
         self, gradient: NDArray[np.float32], *, factor: float = 1.0, limit: float = 0.0
     ) -> bool:
-        """Make the same step in one kernel, if `is_finite_squared`; return whether it was.
+        """Do what `descend_if_finite` does in one kernel.
 
         Needs numba (the extra "fast").
 

@@ -142,6 +142,24 @@ def test_the_meta_gradient_is_the_plain_one(assignments: Sequence[str]) -> None:
     assert found.inner_gradient_norm == pytest.approx(expected.inner_gradient_norm, rel=1e-4)
 
 
+@pytest.mark.parametrize("assignments", VARIANTS)
+def test_diagnostics_are_the_plain_ones(assignments: Sequence[str]) -> None:
+    params = ObjectiveNetwork().initialise(np.random.default_rng(2), last_layer="plain")
+    batches = [draw_windows(3), draw_windows(4)]
+    gains, cosines = [], []
+    for compiled in (True, False):
+        learner, network = (
+            learner_of(assignments, compiled=compiled),
+            ObjectiveNetwork(compiled=compiled),
+        )
+        result = learner.meta_gradient(network, params, batches)
+        gains.append(learner.gain(network, result, batches))
+        objective = LearnedObjectiveLoss(network, params)
+        cosines.append(learner.cosine_with_critic(batches[1], objective))
+    assert gains[0] == pytest.approx(gains[1], rel=1e-3) != 0
+    assert cosines[0] == pytest.approx(cosines[1], rel=1e-3) != 0
+
+
 @pytest.mark.parametrize("scale", ["unit", "clip"])
 @pytest.mark.parametrize("size", [0.0, 1e-3, 0.5, 2.0, 1e18, 1e30])
 def test_contributions_are_the_plain_ones(scale: str, size: float) -> None:

@@ -24,6 +24,7 @@ from mgrl_cli.algorithm.fused.policy_view import AgentSizes, PolicyView
 from mgrl_cli.algorithm.fused.trunk import ArrayTape
 from mgrl_cli.algorithm.meta_gradient import SHORTEST_UNIT_GRADIENT, MetaGradient, VirtualStep
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
+from mgrl_cli.algorithm.objectives import LearnedObjectiveLoss
 
 _Array = npt.NDArray[Any]
 
@@ -35,7 +36,6 @@ class CriticSettings(NamedTuple):
     terminal_bonus: float
     target_noise: float
     target_noise_clip: float
-    polyak: float
 
 
 class PolicySettings(NamedTuple):
@@ -121,7 +121,7 @@ class FusedUpdates:
         critic_params: Tensor,
         adam: Adam,
         windows: Windows,
-        objective: tuple[ObjectiveNetwork, Tensor] | None,
+        objective: LearnedObjectiveLoss | None,
         *,
         share: float,
         factor: float,
@@ -132,7 +132,7 @@ class FusedUpdates:
             critic_params: θ.
             adam: of φ.
             windows: a fresh batch.
-            objective: L_α's network and α; None: ℓ = -Q alone, whatever the share.
+            objective: L_α; None: ℓ = -Q alone, whatever the share.
             share: p.
             factor: on the learning rate.
 
@@ -152,7 +152,7 @@ class FusedUpdates:
             c = np.zeros((batch, steps, self._sizes.act), np.float32)
             losses = np.zeros((batch, steps), np.float32)
         else:
-            losses, c, _ = view.objective(*objective, windows, weights)
+            losses, c, _ = view.objective(objective.network, objective.params, windows, weights)
         slope = view.critic.input_vjp(q_cotangent) if share < 1.0 else _NO_SLOPE
         cotangent = np.empty_like(view.action)
         loss, slack = glue.policy_cotangent(
@@ -187,10 +187,9 @@ class FusedUpdates:
     ) -> MetaGradient:
         """Return ∇_α J of one virtual step; see `meta_gradient.meta_gradient`."""
         sizes, is_unit = self._sizes, virtual_step.kind == "unit"
-        judged, windows = batches
+        _, windows = batches
         phi, theta = policy_params.numpy(), critic_params.numpy()
         obs = array_of(windows.obs)
-        batch, steps = windows.reward.shape
         view = PolicyView(sizes, phi, theta, obs.reshape(-1, sizes.obs))
         is_valid = array_of(windows.is_valid)
         _, c, tape = view.objective(network, params, windows, is_valid.astype(np.float32))
@@ -202,16 +201,7 @@ class FusedUpdates:
             phi, g, virtual_step.size, is_unit, SHORTEST_UNIT_GRADIENT, moved
         )
 
-        states = np.empty((2 * batch * steps, sizes.obs), np.float32)
-        q_cotangent = np.empty((1, len(states), 1), np.float32)
-        meta_glue.judge(
-            array_of(judged.obs),
-            obs,
-            array_of(judged.is_valid),
-            is_valid,
-            states,
-            q_cotangent[:, :, 0],
-        )
+        states, q_cotangent = self._judged(batches)
         after = PolicyView(sizes, moved, theta, states)
         slope = after.critic.input_vjp(q_cotangent)
         cotangent = np.empty_like(after.action)
@@ -225,9 +215,64 @@ class FusedUpdates:
         gradient *= np.float32(-virtual_step.size)
         return MetaGradient(torch.from_numpy(gradient), torch.from_numpy(moved), norm)
 
-    def update_target(self, target: Tensor, params: Tensor) -> None:
+    def gain(
+        self,
+        policy_params: Tensor,
+        critic_params: Tensor,
+        result: MetaGradient,
+        batches: Sequence[Windows],
+    ) -> float:
+        """Return J(φ_0) - J(φ_1) of one virtual step; see `meta_gradient.gain`."""
+        states, q_cotangent = self._judged(batches)
+        before, after = (
+            PolicyView(self._sizes, params.numpy(), critic_params.numpy(), states)
+            for params in (policy_params, result.virtual_policy)
+        )
+        # Of differences: both values of J agree in all but their last digits.
+        return np.vdot(q_cotangent[:, :, 0], before.q - after.q).item()
+
+    def _judged(self, batches: Sequence[Windows]) -> tuple[_Array, _Array]:
+        """Return the states that J looks at [rows, obs], and ∂J/∂Q of each [1, rows, 1]."""
+        judged, windows = batches
+        batch, steps = windows.reward.shape
+        states = np.empty((2 * batch * steps, self._sizes.obs), np.float32)
+        q_cotangent = np.empty((1, len(states), 1), np.float32)
+        meta_glue.judge(
+            array_of(judged.obs),
+            array_of(windows.obs),
+            array_of(judged.is_valid),
+            array_of(windows.is_valid),
+            states,
+            q_cotangent[:, :, 0],
+        )
+        return states, q_cotangent
+
+    def cosine_with_critic(
+        self,
+        policy_params: Tensor,
+        critic_params: Tensor,
+        windows: Windows,
+        objective: LearnedObjectiveLoss,
+    ) -> float:
+        """Return the cosine of the objective's with the critic's policy gradient; 0 if one is 0."""
+        rows = array_of(windows.obs).reshape(-1, self._sizes.obs)
+        view = PolicyView(self._sizes, policy_params.numpy(), critic_params.numpy(), rows)
+        weights = np.empty(tuple(windows.reward.shape), np.float32)
+        q_cotangent = np.empty((1, len(rows), 1), np.float32)
+        glue.weigh(
+            array_of(windows.is_valid), self._over_padding, 0.0, weights, q_cotangent[0, :, 0]
+        )
+        _, c, _ = view.objective(objective.network, objective.params, windows, weights)
+        ours, critics = np.empty_like(view.action), np.empty_like(view.action)
+        meta_glue.through_tanh(c, view.action, ours)
+        meta_glue.action_slope(view.critic.input_vjp(q_cotangent), view.action, critics)
+        a, b = (view.policy.vjp(each[None])[0].astype(np.float64) for each in (ours, critics))
+        lengths = np.linalg.norm(a) * np.linalg.norm(b)
+        return (np.dot(a, b) / lengths).item() if lengths > 0 else 0.0
+
+    def update_target(self, target: Tensor, online: Tensor, *, rate: float) -> None:
         """Move a target towards parameters; see `td3.polyak_update_`."""
-        descent.follow(target.numpy().reshape(-1), params.numpy().reshape(-1), self._critic.polyak)
+        descent.follow(target.numpy().reshape(-1), online.numpy().reshape(-1), rate)
 
     def contribution(self, gradient: Tensor, *, limit: float) -> tuple[Tensor, float]:
         """Return a meta-gradient cut to the norm `limit`, 0: of norm 1; and its own norm."""
