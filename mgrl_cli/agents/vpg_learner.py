@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mgrl_cli.algorithm.adam import Adam, is_finite_squared
+from mgrl_cli.algorithm.adam import Adam
 from mgrl_cli.algorithm.objectives import gaussian_log_density
 from mgrl_cli.algorithm.on_policy import discounted_sums, episode_advantages, standardised
 from mgrl_cli.algorithm.parameters import ParameterLayout, linear_shapes
@@ -175,7 +175,4 @@ def _step_down(adam: Adam, loss_of: Callable[[Tensor], Tensor]) -> tuple[float, 
     params = adam.params.detach().requires_grad_()
     loss = loss_of(params)
     (gradient,) = torch.autograd.grad(loss, params)
-    is_finite = is_finite_squared(gradient)
-    if is_finite:
-        adam.descend(gradient)
-    return loss.item(), is_finite
+    return loss.item(), adam.descend_if_finite(gradient)
