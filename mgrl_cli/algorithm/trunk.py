@@ -104,7 +104,7 @@ class Trunk:
         return TorchTape(self, params, x)
 
     def prepare(self) -> None:
-        """Compile the float32 kernels of this width, or load them from their cache, if wanted."""
+        """Compile the float32 kernels of such bodies, or load them from their cache, if wanted."""
         tape = self.forward(torch.zeros(1, self.layout.size), torch.zeros(1, self.sizes.width_in))
         tape.vjp(tape.output)
         tape.input_vjp(tape.output)

@@ -24,6 +24,8 @@ VARIANTS: Sequence[Sequence[str]] = (
     ("policy.pre_activation_limit=0", "policy.clip_norm=1e-3"),
     ("meta.inner_step=unit", "meta.inner_step_size=0.03"),
     ("meta.anneal_by=learning_rate", "critic.discount=0.5", "critic.target_noise=1.0"),
+    ("policy.hidden=11", "critic.hidden=13", "policy.layer_norm=false"),
+    ("policy.layer_norm=false", "critic.layer_norm=false", "critic.polyak=0.7"),
 )
 
 
@@ -158,6 +160,19 @@ def test_diagnostics_are_the_plain_ones(assignments: Sequence[str]) -> None:
         cosines.append(learner.cosine_with_critic(batches[1], objective))
     assert gains[0] == pytest.approx(gains[1], rel=1e-3) != 0
     assert cosines[0] == pytest.approx(cosines[1], rel=1e-3) != 0
+
+
+@pytest.mark.parametrize("rate", [0.005, 0.7, 1.0])
+def test_targets_follow_as_the_plain_ones(rate: float) -> None:
+    ours, plain = (
+        learner_of((f"critic.polyak={rate}",), compiled=compiled) for compiled in (True, False)
+    )
+    for learner in (ours, plain):
+        learner.policy_target.fill_(1e8)  # forgotten at once where the rate is 1
+        learner.update_targets()
+        assert rate < 1.0 or torch.equal(learner.policy_target, learner.policy_params)
+    torch.testing.assert_close(ours.policy_target, plain.policy_target)
+    torch.testing.assert_close(ours.critic_target, plain.critic_target)
 
 
 @pytest.mark.parametrize("scale", ["unit", "clip"])

@@ -12,7 +12,9 @@ from mgrl_cli.algorithm.trunk import Trunk
 
 objective.prepare(ObjectiveNetwork(compiled=True))
 Trunk(1, 8, 1, compiled=True).prepare()
-passes = [*objective.passes(), *trunk._passes(8, True), glue.act, meta_glue.judge, descent.descend]
+Trunk(1, 5, 1, layer_norm=False, compiled=True).prepare()
+trunks = [*trunk._passes(8, True), *trunk._passes(5, False)]
+passes = [*objective.passes(), *trunks, glue.act, meta_glue.judge, descent.descend]
 print(sum(sum(one.stats.cache_misses.values()) for one in passes))
 """
 

@@ -21,9 +21,9 @@ def nets(request):
     return request.param
 
 
-@pytest.fixture(params=[HIDDEN, HIDDEN + 3], ids=["whole", "padded"])
-def hidden(request):
-    """Units of a hidden layer: inside the kernels these are multiples of 8."""
+@pytest.fixture(params=[(3, HIDDEN), (19, HIDDEN + 3), (8, 5)], ids=["whole", "padded", "narrow"])
+def widths(request):
+    """Of inputs and hidden layers: the kernels take eight at a time, and what is left."""
     return request.param
 
 
@@ -33,13 +33,13 @@ def form(request):
 
 
 @pytest.fixture(params=[True, False], ids=["norm", "without-norm"])
-def case(request, rng, nets, hidden, form):
+def case(request, rng, nets, widths, form):
     """A trunk, parameters [net, param] and inputs."""
-    trunk = Trunk(WIDTH_IN, hidden, WIDTH_OUT, layer_norm=request.param, compiled=form == "kernels")
+    trunk = Trunk(*widths, WIDTH_OUT, layer_norm=request.param, compiled=form == "kernels")
     params = torch.stack([perturbed(trunk.layout.initialise(rng), rng) for _ in range(nets)])
     expected = FusedTape if form == "kernels" else TorchTape
-    assert isinstance(trunk.forward(params, normal(rng, 1, WIDTH_IN)), expected)
-    return trunk, params, normal(rng, ROWS, WIDTH_IN)
+    assert isinstance(trunk.forward(params, normal(rng, 1, widths[0])), expected)
+    return trunk, params, normal(rng, ROWS, widths[0])
 
 
 def test_both_forms_have_the_same_values(case):
@@ -144,6 +144,37 @@ def test_what_kernels_do_not_support_takes_torch():
     assert not supports(params)
     tape = trunk.forward(params, torch.zeros(1, 2, dtype=torch.bfloat16))
     assert isinstance(tape, TorchTape)
+
+
+@needs_numba
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_kernels_pass_on_what_is_not_a_number(rng, layer_norm):
+    """A zero in its place would hide from Adam that something is wrong."""
+    compiled, plain = (
+        Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT, layer_norm=layer_norm, compiled=compiled)
+        for compiled in (True, False)
+    )
+    params = perturbed(plain.layout.initialise(rng), rng).unsqueeze(0)
+    x, cotangent = normal(rng, ROWS, WIDTH_IN), normal(rng, 1, ROWS, WIDTH_OUT)
+    x[5, 1] = torch.nan
+    for derivative in ("vjp", "input_vjp"):
+        found, expected = (
+            getattr(trunk.forward(params, x), derivative)(cotangent) for trunk in (compiled, plain)
+        )
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@needs_numba
+def test_rows_of_another_width_are_refused(rng):
+    """The kernels themselves would read and write beyond their arrays."""
+    trunk = Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT, compiled=True)
+    params = trunk.layout.initialise(rng).unsqueeze(0)
+    with pytest.raises(ValueError, match=f"expected {WIDTH_IN}"):
+        trunk.forward(params, torch.zeros(ROWS, WIDTH_IN + 1))
+    tape = trunk.forward(params, torch.zeros(ROWS, WIDTH_IN))
+    for derivative in (tape.vjp, tape.input_vjp):
+        with pytest.raises(ValueError, match=f"expected {WIDTH_OUT}"):
+            derivative(torch.zeros(1, ROWS, WIDTH_OUT + 1))
 
 
 def test_kernels_are_used_only_where_they_are_asked_for(rng):

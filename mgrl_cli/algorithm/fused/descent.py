@@ -16,7 +16,7 @@ from mgrl_cli.algorithm.fused.scalar_math import compiled, kernel
 
 _BLOCK = 256
 """Numbers of a gradient at a time, where several are added up."""
-_ONE = np.float32(1.0)
+_HALF, _ONE = np.float32(0.5), np.float32(1.0)
 _SHORTEST = np.finfo(np.float32).tiny
 _VECTOR, _ROWS = "f4[::1]", "f4[:,::1]"
 
@@ -171,6 +171,13 @@ def pull_through_unit(gradient, norm, shortest, v):
 @compiled("void", _VECTOR, _VECTOR, "f4")
 @no_type_check
 def follow(target, params, rate):
-    """Move a target towards parameters: θ⁻ ← θ⁻ + rate · (θ - θ⁻)."""
-    for i in range(len(target)):
-        target[i] += rate * (params[i] - target[i])
+    """Move a target towards parameters: θ⁻ ← θ⁻ + rate · (θ - θ⁻), from the nearer end.
+
+    So at a rate of 1 the target becomes the parameters, whatever it was.
+    """
+    if rate < _HALF:
+        for i in range(len(target)):
+            target[i] += rate * (params[i] - target[i])
+    else:
+        for i in range(len(target)):
+            target[i] = params[i] - (_ONE - rate) * (params[i] - target[i])

@@ -39,7 +39,7 @@ def four(w, start, step):
 @kernel
 @no_type_check
 def eight(w, start, step):
-    """Return eight numbers, as `_four` does."""
+    """Return eight numbers, as `four` does."""
     return four(w, start, step) + four(w, start + 4 * step, step)
 
 

@@ -133,6 +133,11 @@ def _passes(hidden: int, layer_norm: bool) -> "TrunkPasses":
     )
 
 
+def _require_width(rows: _Array, width: int) -> None:
+    if rows.shape[-1] != width:
+        raise ValueError(f"rows of {rows.shape[-1]} numbers, expected {width}")
+
+
 @final
 class ArrayTape:
     """A forward pass, kept for its derivatives, on contiguous arrays.
@@ -142,7 +147,12 @@ class ArrayTape:
     """
 
     def __init__(self, params: _Array, x: _Array, sizes: TrunkSizes) -> None:
-        """Run forward: params [net, param], x [rows, in]."""
+        """Run forward: params [net, param], x [rows, in].
+
+        Raises:
+            ValueError: x is not as wide as the trunk; kernels do not look.
+        """
+        _require_width(x, sizes.width_in)
         self._key = _Key(len(params), len(x), sizes, params.dtype)
         self._padding = _padding(sizes)
         self._params = self._pad(params)
@@ -157,13 +167,17 @@ class ArrayTape:
             _pool.give_back(self._key, self._buffers)
 
     def vjp(self, cotangent: _Array) -> _Array:
-        """Return ∂⟨cotangent, output⟩/∂params."""
+        """Return ∂⟨cotangent, output⟩/∂params, contiguous."""
+        _require_width(cotangent, self._key.sizes.width_out)
         gradient = np.empty_like(self._params)
         self._passes.vjp(self._params, self._buffers, cotangent, gradient)
-        return gradient if self._padding is None else gradient[:, self._padding.positions]
+        if self._padding is None:
+            return gradient
+        return gradient.take(self._padding.positions, axis=1)
 
     def input_vjp(self, cotangent: _Array) -> _Array:
         """Return ∂⟨cotangent, output⟩/∂x, [net, rows, in]."""
+        _require_width(cotangent, self._key.sizes.width_out)
         shape = (*cotangent.shape[:2], self._key.sizes.width_in)
         gradient = np.empty(shape, self._params.dtype)
         self._passes.input_vjp(self._params, self._buffers, cotangent, gradient)

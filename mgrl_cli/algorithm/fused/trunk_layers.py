@@ -80,7 +80,7 @@ def _without_norm(shape: LayerShape) -> LayerKernels:
     def adjoint(z, stats, norm, d, work):
         zero = z.dtype.type(0)
         for m in range(width * TILE):
-            d[m] = d[m] if z[m] > zero else zero
+            d[m] = zero if z[m] <= zero else d[m]  # passes on where z is NaN, as torch's does
 
     @kernel
     @named(*shape)
@@ -182,7 +182,7 @@ def _with_norm(shape: LayerShape) -> LayerKernels:  # noqa: C901, PLR0915 - a se
                     at = k * TILE + m
                     normal = (_relu(rows[at]) - stats[MEAN + m]) * stats[SCALE + m]
                     back = changes[at] * gains[k] - work[ALONG + m] - normal * work[DOT + m]
-                    changes[at] = back * stats[SCALE + m] if rows[at] > t(0) else t(0)
+                    changes[at] = t(0) if rows[at] <= t(0) else back * stats[SCALE + m]
 
     @kernel
     @named(*shape)
@@ -196,7 +196,7 @@ def _with_norm(shape: LayerShape) -> LayerKernels:  # noqa: C901, PLR0915 - a se
                 along, dot = t(0), t(0)
                 for k in range(0, 8 * TILE, TILE):
                     x = rows[k + m]
-                    dr = changes[k + m] if x > t(0) else t(0)
+                    dr = t(0) if x <= t(0) else changes[k + m]
                     along += dr
                     dot += dr * ((_relu(x) - stats[MEAN + m]) * stats[SCALE + m])
                 work[ALONG + m] += along
@@ -210,7 +210,7 @@ def _with_norm(shape: LayerShape) -> LayerKernels:  # noqa: C901, PLR0915 - a se
                 for k in range(4):
                     at = k * TILE + m
                     normal = (_relu(rows[at]) - stats[MEAN + m]) * stats[SCALE + m]
-                    dr = changes[at] if rows[at] > t(0) else t(0)
+                    dr = t(0) if rows[at] <= t(0) else changes[at]
                     nd = (dr - work[ALONG + m] - normal * work[DOT + m]) * stats[SCALE + m]
                     changes[at] = nd * g[k] + normal * g_d[k] + b_d[k]
 

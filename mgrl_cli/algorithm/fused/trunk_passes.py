@@ -3,7 +3,7 @@
     x → [Linear → ReLU → LayerNorm] × 2 → Linear, or without LayerNorm
 
 The equations are those of `algorithm.trunk`, which is also the oracle; tiles and lanes are those of
-`kernels`, with 64 rows of the batch side by side. One set of passes is compiled per hidden width,
+`kernels`, with 64 rows of the batch side by side. One set of passes is compiled per `LayerShape`,
 since LLVM vectorises over constant strides only. Inputs and outputs of the network are padded to
 multiples of 4 features, with zeros, hidden layers to multiples of 8, and rows to whole tiles.
 """
