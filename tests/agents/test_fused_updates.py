@@ -24,7 +24,7 @@ VARIANTS: Sequence[Sequence[str]] = (
     ("policy.pre_activation_limit=0", "policy.clip_norm=1e-3"),
     ("meta.inner_step=unit", "meta.inner_step_size=0.03"),
     ("meta.anneal_by=learning_rate", "critic.discount=0.5", "critic.target_noise=1.0"),
-    ("policy.hidden=11", "critic.hidden=13", "policy.layer_norm=false"),
+    ("policy.hidden=5", "critic.hidden=5", "policy.layer_norm=false"),
     ("policy.layer_norm=false", "critic.layer_norm=false", "critic.polyak=0.7"),
 )
 
