@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+UNITS_AT_A_TIME = 8
+"""Hidden layers of policy and critic are padded to a multiple of it."""
 _CACHE_LINE = 64
 """Bytes."""
 
@@ -41,6 +43,11 @@ class BufferPool(threading.local, Generic[Key, Buffers]):
     def give_back(self, key: Key, buffers: Buffers) -> None:
         """Take back what was borrowed; the giver must not use it again."""
         self._free[key].append(buffers)
+
+
+def padded(number: int, multiple: int) -> int:
+    """Return the next multiple from a number on: what kernels work on in groups."""
+    return -(-number // multiple) * multiple
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -14,7 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mgrl_cli.algorithm.fused.memory import BufferPool, aligned_zeros, array_of
+from mgrl_cli.algorithm.fused.memory import (
+    UNITS_AT_A_TIME,
+    BufferPool,
+    aligned_zeros,
+    array_of,
+    padded,
+)
 from mgrl_cli.algorithm.fused.sources import digest_of, is_numba_installed
 from mgrl_cli.algorithm.parameters import TrunkSizes, trunk_shapes
 
@@ -69,7 +75,7 @@ class _Buffers(NamedTuple):
 def _allocate(key: _Key) -> _Buffers:
     nets, rows, sizes, dtype = key
     tiles, hidden = -(-rows // _TILE), _padded(sizes).hidden
-    padded_in, padded_out = -(-sizes.width_in // 4) * 4, -(-sizes.width_out // 4) * 4
+    padded_in, padded_out = padded(sizes.width_in, 4), padded(sizes.width_out, 4)
     shapes = {
         "inputs": (tiles, padded_in * _TILE),
         "kept": (nets, tiles, 2, hidden * _TILE),
@@ -94,7 +100,7 @@ _pool: BufferPool[_Key, _Buffers] = BufferPool(_allocate)
 
 def _padded(sizes: TrunkSizes) -> TrunkSizes:
     """Return the sizes that a trunk has inside the kernels."""
-    return sizes._replace(hidden=-(-sizes.hidden // 8) * 8)
+    return sizes._replace(hidden=padded(sizes.hidden, UNITS_AT_A_TIME))
 
 
 class _Padding(NamedTuple):
@@ -114,8 +120,8 @@ def _padding(sizes: TrunkSizes) -> _Padding | None:
     positions: list[npt.NDArray[np.int64]] = []
     start = 0
     shapes = trunk_shapes(_padded(sizes)).values(), trunk_shapes(sizes).values()
-    for padded, shape in zip(*shapes, strict=True):
-        block = np.arange(start, start + prod(padded)).reshape(padded)
+    for whole, shape in zip(*shapes, strict=True):
+        block = np.arange(start, start + prod(whole)).reshape(whole)
         positions.append(block[tuple(slice(n) for n in shape)].ravel())
         start += block.size
     return _Padding(start, np.concatenate(positions))
@@ -126,7 +132,7 @@ def _passes(hidden: int, layer_norm: bool) -> "TrunkPasses":
     from mgrl_cli.algorithm.fused.trunk_layers import LayerShape
     from mgrl_cli.algorithm.fused.trunk_passes import compile_trunk_passes
 
-    names = ("kernels", "scalar_math", "vectors", "trunk_layers", "trunk_passes")
+    names = ("kernels", "memory", "scalar_math", "vectors", "trunk_layers", "trunk_passes")
     return compile_trunk_passes(
         LayerShape(hidden, layer_norm),
         digest_of("parameters.py", *(f"fused/{name}.py" for name in names)),
@@ -193,9 +199,9 @@ class ArrayTape:
         """Return parameters as the kernels want them, those of padding zero."""
         if self._padding is None:
             return params
-        padded = aligned_zeros((len(params), self._padding.size), params.dtype)
-        padded[:, self._padding.positions] = params
-        return padded
+        whole = aligned_zeros((len(params), self._padding.size), params.dtype)
+        whole[:, self._padding.positions] = params
+        return whole
 
 
 @final

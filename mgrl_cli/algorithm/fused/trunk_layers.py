@@ -12,6 +12,7 @@ from math import sqrt
 from typing import NamedTuple, no_type_check
 
 from mgrl_cli.algorithm.fused.kernels import TILE, eight, four
+from mgrl_cli.algorithm.fused.memory import UNITS_AT_A_TIME, padded
 from mgrl_cli.algorithm.fused.scalar_math import kernel, named
 from mgrl_cli.algorithm.parameters import LAYER_NORM_EPSILON
 
@@ -33,8 +34,8 @@ class LayerShape(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Units with those that pad them to a multiple of 8; what pads has weights of zero."""
-        return -(-self.units // 8) * 8
+        """Units with those that pad them; what pads has weights of zero."""
+        return padded(self.units, UNITS_AT_A_TIME)
 
 
 class LayerKernels(NamedTuple):

@@ -2,7 +2,7 @@
 
 From a loop that transposes 8 × 8 numbers it makes loads and stores of single ones, before one that
 moves 16 it compares pointers every time; both take four times as long. In a product with rows of 16
-it keeps sums in memory where registers would do, which takes twice as long.
+it keeps sums in memory where registers would do, which takes 1.7 times as long.
 """
 
 # ruff: noqa: ANN201, ANN401, PLR0913 - numba's and LLVM's objects have no types
@@ -28,10 +28,8 @@ def move_16(typing_context: Any, x: Any, start: Any, y: Any, begin: Any):
     def generate(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         x_type, _, y_type, _ = signature.args
         source, first, target, place = arguments
-        source, target = (
-            _Flat(context, builder, x_type, source),
-            _Flat(context, builder, y_type, target),
-        )
+        source = _Flat(context, builder, x_type, source)
+        target = _Flat(context, builder, y_type, target)
         target.store(source.load(first, 16), place)
         return context.get_dummy_value()
 
@@ -51,10 +49,8 @@ def transpose_8x8(
     def generate(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         x_type, _, _, y_type, _, _ = signature.args
         source, first, distance, target, place, gap = arguments
-        source, target = (
-            _Flat(context, builder, x_type, source),
-            _Flat(context, builder, y_type, target),
-        )
+        source = _Flat(context, builder, x_type, source)
+        target = _Flat(context, builder, y_type, target)
 
         def row(begin: Any, apart: Any, k: int) -> Any:
             return builder.add(begin, builder.mul(apart, ir.Constant(apart.type, k)))
