@@ -33,7 +33,8 @@ from mgrl_cli.presets import resolve_config
 from mgrl_cli.run_dir.checkpoints import checkpoint_paths
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.runtime.generation import Generation
-from mgrl_cli.runtime.launch import claim_run, meta_train, prepare_kernels
+from mgrl_cli.runtime.kernel_cache import prepare_kernels
+from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.runtime.resumption import resume
 from mgrl_cli.telemetry import RunSnapshot
 
@@ -93,7 +94,7 @@ def measure_stall(arguments: argparse.Namespace, runs_dir: Path) -> RunDirectory
             "agents": arguments.agents,
         },
     )
-    prepare_kernels(config, print)
+    prepare_kernels(config, print, workers=None)
     run = claim_run(config, runs_dir, "run")
     clock = Stopwatch()
 

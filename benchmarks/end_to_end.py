@@ -131,7 +131,7 @@ class DrivenAgent:
             agent_id: its number in the population.
         """
         network = ObjectiveNetwork(objective_shape(config), compiled=config.compiled)
-        load_kernels(config, network)
+        load_kernels(config)
         self.agent = OffPolicyAgent(
             agent_specs(config)[agent_id], config, network, objective_params
         )

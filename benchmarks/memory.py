@@ -25,7 +25,8 @@ from mgrl_cli.presets import resolve_config
 from mgrl_cli.replay.gather import FLAGS
 from mgrl_cli.replay.ring import ReplayRing
 from mgrl_cli.run_dir.metrics import read_agent_metrics
-from mgrl_cli.runtime.launch import claim_run, meta_train, prepare_kernels
+from mgrl_cli.runtime.kernel_cache import prepare_kernels
+from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.telemetry import RunSnapshot
 
 _MIB: Final = 2**20
@@ -103,7 +104,7 @@ def _two_workers(effort: Effort) -> Result:
         },
     )
     onlooker = Onlooker()
-    prepare_kernels(config, lambda _: None)
+    prepare_kernels(config, lambda _: None, workers=None)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
         run = claim_run(config, Path(directory), "run")
         meta_train(config, run, onlooker, workers=_WORKERS)

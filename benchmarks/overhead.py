@@ -37,7 +37,8 @@ from mgrl_cli.run_dir.checkpoints import checkpoint_paths
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.runtime.board import StatusBoard
 from mgrl_cli.runtime.generation import Generation
-from mgrl_cli.runtime.launch import claim_run, meta_train, prepare_kernels
+from mgrl_cli.runtime.kernel_cache import prepare_kernels
+from mgrl_cli.runtime.launch import claim_run, meta_train
 from mgrl_cli.runtime.recorder import Recorder
 from mgrl_cli.runtime.worker import Worker
 from mgrl_cli.telemetry import RunSnapshot
@@ -157,7 +158,7 @@ def run(effort: Effort) -> Iterator[Result]:
     """Measure a short run of two agents."""
     repeats = 5 if effort is Effort.FULL else 1
     config = _settings(effort)
-    prepare_kernels(config, lambda _: None)
+    prepare_kernels(config, lambda _: None, workers=None)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:  # not /tmp: often no disk
         runs = Runs(config, Path(directory))
         contenders = {_EVERYTHING: runs.with_everything, _NOTHING: runs.with_nothing}

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing import resource_tracker
 
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
@@ -21,6 +21,13 @@ USERS_PYTHONPATH = "MGRL_USERS_PYTHONPATH"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a run to stop. A terminal sends them to the whole process group, but only the
 coordinator decides what they mean; workers and their server ignore them."""
+
+
+def usable_cores() -> int:
+    """Return how many processes of ours the system would let compute at the same time."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def start_fork_server() -> None:
@@ -82,6 +89,15 @@ def stop_signals_held_back() -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def stop_signals_held_back_if_spawned() -> AbstractContextManager[None]:
+    """Hold them back where a process starts from nothing.
+
+    A forked one begins with them blocked anyway, and to make it may take as long as the fork
+    server's imports, in which a Ctrl-C should be heard.
+    """
+    return nullcontext() if FORKS else stop_signals_held_back()
 
 
 def _start_resource_tracker() -> None:

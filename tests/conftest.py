@@ -17,12 +17,13 @@ HIDDEN = 8
 
 def pytest_sessionstart() -> None:
     """Compile the kernels before any test's clock runs: a minute on a new machine."""
-    from mgrl_cli.algorithm.fused.objective import prepare
-    from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
-    from mgrl_cli.algorithm.trunk import Trunk
+    from mgrl_cli.presets import resolve_config
+    from mgrl_cli.runtime.kernel_cache import prepare_kernels
 
-    prepare(ObjectiveNetwork(compiled=True))
-    Trunk(1, HIDDEN, 1, compiled=True).prepare()
+    networks = {"policy": {"hidden": HIDDEN}, "critic": {"hidden": HIDDEN}}
+    options = {"envs": [{"id": "pendulum"}], **networks}
+    config = resolve_config(kind="meta-train", preset="smoke", assignments=(), options=options)
+    prepare_kernels(config, lambda _: None, workers=None)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """The compiled kernels of a run's agents: which, and fetched before anything waits for them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mgrl_cli.agents.population import objective_shape
 from mgrl_cli.agents.rules import config_of_rule
 from mgrl_cli.algorithm.fused import objective as fused_objective
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
@@ -17,31 +19,42 @@ if TYPE_CHECKING:
     from mgrl_cli.algorithm.fused.updates import FusedUpdates
 
 _COMPILED_AT_IMPORT = (
-    "mgrl_cli.algorithm.fused.descent",
-    "mgrl_cli.algorithm.fused.glue",
     "mgrl_cli.algorithm.fused.meta_glue",
+    "mgrl_cli.algorithm.fused.glue",
+    "mgrl_cli.algorithm.fused.descent",
     "mgrl_cli.replay.compiled_gather",
 )
 
 
-def load_kernels(config: RunConfig, network: ObjectiveNetwork) -> None:
-    """Compile the float32 kernels, or load them from numba's cache, where wanted and possible.
+def kernel_loads(config: RunConfig) -> list[Callable[[], object]]:
+    """Return functions that each compile some float32 kernels, or load them from numba's cache.
 
-    Takes about a minute the first time on a machine, so do it once before starting workers.
+    None where kernels are not wanted or not possible. Together they take about a minute the first
+    time on a machine. The first is a short one, to see whether this is the first time; then come
+    those that take longest.
     """
+    if not (config.compiled and is_numba_installed()):
+        return []
+    first, *others = (partial(import_module, name) for name in _COMPILED_AT_IMPORT)
+    loads: list[Callable[[], object]] = [first]
     rules: Sequence[Rule] = ("learned",) if config.kind == "meta-train" else config.rules
-    if {"learned", "untrained"} & set(rules):
-        fused_objective.prepare(network)
     trunks: set[tuple[int, bool]] = set()
     for rule in rules:
         if rule not in ON_POLICY:
             settings = config_of_rule(config, rule)
             trunks |= {(net.hidden, net.layer_norm) for net in (settings.policy, settings.critic)}
-    for hidden, layer_norm in trunks:
-        Trunk(1, hidden, 1, layer_norm=layer_norm, compiled=config.compiled).prepare()
-    if config.compiled and is_numba_installed():
-        for module in _COMPILED_AT_IMPORT:
-            import_module(module)
+    for hidden, layer_norm in sorted(trunks):
+        loads.append(Trunk(1, hidden, 1, layer_norm=layer_norm, compiled=True).load_kernels)
+    if {"learned", "untrained"} & set(rules):
+        network = ObjectiveNetwork(objective_shape(config), compiled=True)
+        loads.extend(fused_objective.kernel_loads(network))
+    return loads + others
+
+
+def load_kernels(config: RunConfig) -> None:
+    """Compile all of them one after the other, or load them."""
+    for load in kernel_loads(config):
+        load()
 
 
 def has_kernels(objective: Objective) -> bool:

@@ -103,7 +103,7 @@ class Trunk:
             return FusedTape(params, x, self.sizes)
         return TorchTape(self, params, x)
 
-    def prepare(self) -> None:
+    def load_kernels(self) -> None:
         """Compile the float32 kernels of such bodies, or load them from their cache, if wanted."""
         tape = self.forward(torch.zeros(1, self.layout.size), torch.zeros(1, self.sizes.width_in))
         tape.vjp(tape.output)

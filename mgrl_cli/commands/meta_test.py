@@ -137,12 +137,12 @@ def run_test(
     from rich.console import Console
 
     from mgrl_cli.run_dir.layout import check_run_name
+    from mgrl_cli.runtime.kernel_cache import prepare_kernels
     from mgrl_cli.runtime.launch import (
         check_environments,
         check_rules,
         claim_run,
         meta_test,
-        prepare_kernels,
     )
     from mgrl_cli.ui.progress import open_progress
 
@@ -151,7 +151,7 @@ def run_test(
     check_rules(settings)
     say = progress_line(quiet=quiet)
     check_environments(settings, say)
-    prepare_kernels(settings, say)
+    prepare_kernels(settings, say, workers=workers)
     directory = claim_run(settings, runs_dir, name)
     with open_progress(quiet=quiet, json=False, console=Console(stderr=True)) as progress:
         meta_test(settings, directory, learned, progress, workers=workers)

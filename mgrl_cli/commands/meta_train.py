@@ -84,7 +84,8 @@ def meta_train(
 
     from mgrl_cli.presets import resolve_config
     from mgrl_cli.run_dir.layout import check_run_name, find_run
-    from mgrl_cli.runtime.launch import check_environments, claim_run, prepare_kernels
+    from mgrl_cli.runtime.kernel_cache import prepare_kernels
+    from mgrl_cli.runtime.launch import check_environments, claim_run
     from mgrl_cli.runtime.launch import meta_train as launch
     from mgrl_cli.studies.validation import validate
     from mgrl_cli.ui.progress import open_progress
@@ -115,7 +116,7 @@ def meta_train(
     check_run_name(runs_dir, run)
     say = progress_line(quiet=quiet)
     check_environments(settings, say)
-    prepare_kernels(settings, say)
+    prepare_kernels(settings, say, workers=workers)
     directory = claim_run(settings, runs_dir, run)
     with open_progress(quiet=quiet, json=json, console=Console(stderr=True)) as progress:
         validator = partial(validate, workers=workers)

@@ -59,7 +59,8 @@ def resume_run(
     from rich.console import Console
 
     from mgrl_cli.commands.meta_test import report_scores
-    from mgrl_cli.runtime.launch import check_environments, check_rules, prepare_kernels
+    from mgrl_cli.runtime.kernel_cache import prepare_kernels
+    from mgrl_cli.runtime.launch import check_environments, check_rules
     from mgrl_cli.runtime.resumption import resume as launch
     from mgrl_cli.runtime.resumption import standing_of, tidy
     from mgrl_cli.studies.validation import validate
@@ -76,7 +77,7 @@ def resume_run(
     else:
         check_rules(settings)
         check_environments(settings, say)
-        prepare_kernels(settings, say)
+        prepare_kernels(settings, say, workers=workers)
         with open_progress(
             quiet=quiet,
             json=json and not is_test,

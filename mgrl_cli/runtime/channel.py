@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import traceback
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import final
@@ -13,9 +12,9 @@ import numpy as np
 import torch.multiprocessing as mp
 
 from envs.errors import EnvironmentFailure, EnvironmentSetupError
-from mgrl_cli import lifeline
 from mgrl_cli.errors import MgrlError, UsageError, WorkerError
-from mgrl_cli.fork_server import START_METHOD, STOP_SIGNALS
+from mgrl_cli.fork_server import START_METHOD
+from mgrl_cli.lifeline import begin_life
 from mgrl_cli.runtime.messages import Order, Report, WorkerFailure
 from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepared_torch
 
@@ -81,16 +80,7 @@ class WorkerHandle:
 
 def _worker_main(plan: WorkerPlan, connection: Connection, log: Path) -> None:
     """Run one worker process from start to end."""
-    # The fork server has such a tie too. It may have died already, and then is no parent any more.
-    lifeline.die_with(lifeline.fork_server_pid or os.getppid())
-    coordinator = mp.parent_process()
-    if coordinator is None or not coordinator.is_alive():
-        os._exit(1)  # it died before the tie was made
-    with suppress(OSError):  # another system than Linux
-        Path("/proc/self/comm").write_text(mp.current_process().name)
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see `stop_signals_held_back`
+    begin_life()
     # What a fork server has once, its workers would draw alike. (Python sees to its own generator;
     # torch's begins with the same seed in every process anyway.)
     np.random.seed()

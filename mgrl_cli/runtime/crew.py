@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from typing import final
 
 from mgrl_cli.errors import FileError, MgrlError, StorageError, UsageError, WorkerError
-from mgrl_cli.fork_server import FORKS, start_fork_server, stop_signals_held_back
+from mgrl_cli.fork_server import start_fork_server, stop_signals_held_back_if_spawned
 from mgrl_cli.runtime.channel import WorkerHandle
 from mgrl_cli.runtime.generation import Generation
 from mgrl_cli.runtime.messages import Report, Saved, WorkerFailure
@@ -77,7 +77,7 @@ class Crew:
             for plan in plans:
                 if self._stop.is_requested:
                     return
-                with _signals_held_back_if_spawned(), _refusals_named(f"worker {plan.number}"):
+                with stop_signals_held_back_if_spawned(), _refusals_named(f"worker {plan.number}"):
                     handle = _start(plan)
                     self._handles.append(handle)
                     stack.callback(handle.kill)
@@ -165,10 +165,6 @@ def _start(plan: WorkerPlan) -> WorkerHandle:
     except (EOFError, ConnectionError) as error:
         cause = f"the fork server died before worker {plan.number} had started"
         raise WorkerLost(cause, plan.specs[0].agent_id) from error
-
-
-def _signals_held_back_if_spawned() -> AbstractContextManager[None]:
-    return nullcontext() if FORKS else stop_signals_held_back()
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """From settings to a run: check environments, claim the directory, lock it, start it."""
 
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from envs.preflight import check_environment
 from envs.quiet import quiet_libraries
 from envs.registry import make
-from mgrl_cli.agents.kernels import load_kernels
 from mgrl_cli.agents.population import (
     AgentSpec,
     agent_specs,
@@ -22,10 +20,10 @@ from mgrl_cli.agents.population import (
     objective_shape,
 )
 from mgrl_cli.agents.streams import random_stream
-from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
 from mgrl_cli.config import EnvConfig, RunConfig
 from mgrl_cli.errors import UsageError
+from mgrl_cli.fork_server import usable_cores
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.atomic import remove_unfinished
 from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory, refuse_taken
@@ -136,23 +134,6 @@ def check_objective_fits(config: RunConfig, objective: LearnedObjective) -> None
             )
 
 
-def prepare_kernels(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Compile the kernels in this process, so that workers only load them.
-
-    Args:
-        config: says whether kernels are wanted.
-        say: told in one line what is going on, before it takes its time.
-    """
-    network = ObjectiveNetwork(objective_shape(config), compiled=config.compiled)
-    if not network.compiled:
-        return
-    if is_numba_installed():
-        say("loading kernels (compiled once per machine, about a minute)")
-        load_kernels(config, network)
-    else:
-        say("numba is not installed, learning is several times slower: pip install 'mgrl[fast]'")
-
-
 def meta_train(
     config: RunConfig,
     run: RunDirectory,
@@ -234,7 +215,7 @@ def meta_test_plan(
             spec.agent_id: _frozen_params(spec, config, shape, objective) for spec in specs
         },
         initial_params=None,
-        workers=_usable_cores(specs) if workers is None else workers,
+        workers=min(usable_cores(), len(specs)) if workers is None else workers,
     )
 
 
@@ -246,8 +227,3 @@ def _frozen_params(
         stream = random_stream(config.seed, "objective", spec.seed_index)
         return ObjectiveNetwork(shape).initialise(stream).numpy()
     return np.empty(0, np.float32) if objective is None else objective.params.numpy()
-
-
-def _usable_cores(specs: Sequence[AgentSpec]) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, len(specs))

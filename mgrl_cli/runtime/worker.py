@@ -94,7 +94,7 @@ class Worker:
         self._agents: list[Agent] = []
         self._logs: dict[int, ReplayLog] = {}
         network = ObjectiveNetwork(plan.shape, compiled=plan.config.compiled)
-        load_kernels(plan.config, network)  # seconds without a beat, which are expected only here
+        load_kernels(plan.config)  # seconds without a beat, which are expected only here
         for spec in plan.specs:
             self._enter(spec, network)
         self._round_start: list[_Moment] = []

@@ -4,7 +4,6 @@ Every job is a process of its own that keeps its run safe itself, so the queue k
 is finished on disk is skipped, what has been saved is resumed. Knows nothing of what jobs are for.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import final
 
 from mgrl_cli.errors import StorageError
+from mgrl_cli.fork_server import usable_cores
 from mgrl_cli.run_dir.atomic import create_directory, explain_os_error
 from mgrl_cli.studies.child import Child
 from mgrl_cli.studies.jobs import (
@@ -235,10 +235,3 @@ def failures(statuses: Sequence[JobStatus]) -> Mapping[str, JobStatus]:
     """Return the jobs that failed or are blocked, by name, in their order."""
     lost = (JobState.FAILED, JobState.BLOCKED)
     return {status.job.name: status for status in statuses if status.state in lost}
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -10,9 +10,10 @@ from mgrl_cli.algorithm.fused import descent, glue, meta_glue, objective, trunk
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.trunk import Trunk
 
-objective.prepare(ObjectiveNetwork(compiled=True))
-Trunk(1, 8, 1, compiled=True).prepare()
-Trunk(1, 5, 1, layer_norm=False, compiled=True).prepare()
+for load in objective.kernel_loads(ObjectiveNetwork(compiled=True)):
+    load()
+Trunk(1, 8, 1, compiled=True).load_kernels()
+Trunk(1, 5, 1, layer_norm=False, compiled=True).load_kernels()
 trunks = [*trunk._passes(8, True), *trunk._passes(5, False)]
 passes = [*objective.passes(), *trunks, glue.act, meta_glue.judge, descent.descend]
 print(sum(sum(one.stats.cache_misses.values()) for one in passes))

@@ -12,6 +12,7 @@ from mgrl_cli.errors import (
     UsageError,
     WorkerError,
 )
+from mgrl_cli.fork_server import usable_cores
 from mgrl_cli.run_dir.atomic import write_atomically
 from mgrl_cli.run_dir.build import this_build
 from mgrl_cli.run_dir.file_record import FileRecord
@@ -19,7 +20,7 @@ from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.manifest import MANIFEST_NAME, Manifest
 from mgrl_cli.run_dir.validations import WORKER_LOST
 from mgrl_cli.studies.jobs import Job
-from mgrl_cli.studies.queue import JobState, JobStatus, usable_cores
+from mgrl_cli.studies.queue import JobState, JobStatus
 from mgrl_cli.studies.validation import (
     forget_decimated,
     is_score,

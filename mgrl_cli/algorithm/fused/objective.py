@@ -1,7 +1,7 @@
 """The learned objective and its second derivatives as compiled CPU kernels, without autograd.
 
 The plain `ObjectiveNetwork` dispatches thousands of tiny torch operations for one meta-gradient.
-Here the same numbers come from three compiled passes over packed tiles (`passes`), one
+Here the same numbers come from four compiled passes over packed tiles (`passes`), one
 thread, float32 or float64. numba, the extra "fast", is imported at the first use; where it is
 missing or `supports` says no, the plain path stays. This module knows nothing of policies.
 
@@ -10,6 +10,7 @@ a is the derivative of ∇L along u; one tangent of the forward pass and one of 
 it (Pearlmutter 1994, https://doi.org/10.1162/neco.1994.6.1.147).
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -132,24 +133,29 @@ def mixed(tape: Tape, u: _Array) -> tuple[_Array, _Array]:
     """Return what `mixed_gradient` does, as arrays."""
     *shape, dtype = tape.key
     buffers, action_part = tape.buffers, np.empty(shape, dtype)
-    passes().mixed(buffers.params, tape.options, buffers, u, buffers.gradient, action_part)
+    passes().tangent(buffers.params, tape.options, buffers, u)
+    passes().mixed(buffers.params, buffers, buffers.gradient, action_part)
     return buffers.gradient.copy(), action_part
 
 
-def prepare(network: ObjectiveNetwork) -> None:
-    """Compile the float32 kernels, or load them from numba's cache; nothing where not supported.
+def kernel_loads(network: ObjectiveNetwork) -> list[Callable[[], None]]:
+    """Return one function per float32 kernel that compiles it or loads it from numba's cache.
 
-    Takes about a minute the first time on a machine, so do it once before starting workers.
+    None where they are not supported. What takes longest comes first: a quarter of a minute.
     """
-    params = torch.zeros(network.layout.size)
-    if not supports(network, params):
-        return
-    batch = torch.zeros(1, 2)
-    is_valid = batch == 0
-    signals = ObjectiveSignals(batch, batch, batch, ~is_valid, is_valid)
-    action = torch.zeros(1, 2, 1)
-    _, gradient, tape = loss_and_action_gradient(network, params, action, action, signals, batch)
-    mixed_gradient(tape, gradient)
+    if not supports(network, torch.empty(0)):
+        return []
+    tape = Tape(network.shape, (1, 2, 1, np.dtype(np.float32)))
+    params, action = tape.buffers.params, np.zeros((1, 2, 1), np.float32)
+    steps = action[:, :, 0].copy()
+    is_valid = steps == 0
+    batch = Batch(action, action, steps, steps, steps, is_valid, is_valid)
+    return [
+        lambda: passes().mixed(params, tape.buffers, tape.buffers.gradient, action),
+        lambda: passes().forward(params, tape.options, batch, tape.buffers, steps),
+        lambda: passes().tangent(params, tape.options, tape.buffers, action),
+        lambda: passes().adjoint(params, tape.buffers, steps, action),
+    ]
 
 
 class _FusedLosses(torch.autograd.Function):

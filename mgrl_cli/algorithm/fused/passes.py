@@ -1,7 +1,8 @@
-"""The fused learned objective in three passes: numba kernels that Python calls.
+"""The fused learned objective in four passes: numba kernels that Python calls.
 
-`forward` fills a tape; `adjoint` pulls weighted losses back to the policy's actions; `mixed` is
-the tangent of both along a change of the actions, which gives second derivatives. numba keeps
+`forward` fills a tape; `adjoint` pulls weighted losses back to the policy's actions; `tangent` and
+`mixed` are the tangents of the two along a change of the actions, which gives second derivatives:
+two kernels, so that two processes can compile them at once. numba keeps
 machine code in `__pycache__` (or NUMBA_CACHE_DIR, or a user cache where neither can be written).
 """
 
@@ -191,8 +192,10 @@ class Passes(NamedTuple):
     """(α, options, batch, tape, losses): fills losses [batch, time]."""
     adjoint: Callable[..., None]
     """(α, tape, weights, c): fills c = ∂(Σ weights · ℓ)/∂a [batch, time, act]."""
+    tangent: Callable[..., None]
+    """(α, options, tape, u): the change of `forward` along a change u of the actions."""
     mixed: Callable[..., None]
-    """(α, options, tape, u, gradient, action_part): fills ∇_α⟨c, u⟩ and ∇_a⟨c, u⟩."""
+    """(α, tape, gradient, action_part): fills ∇_α⟨c, u⟩ and ∇_a⟨c, u⟩."""
 
 
 def compile_passes(source: str) -> Passes:
@@ -229,14 +232,19 @@ def compile_passes(source: str) -> Passes:
 
     @njit(cache=True, **OPTIONS)
     @no_type_check
-    def mixed(params, options, tape, u, gradient, action_part):
+    def tangent(params, options, tape, u):
         _ = source
         put_pairs(u, CHOSEN_D, tape.pairs)
-        gradient[:] = 0
-        tape.sums[:] = 0
         action_tangent(params, tape)
         _recurrent_tangent(params, tape)
         head_tangent(params, options.bound, tape)
+
+    @njit(cache=True, **OPTIONS)
+    @no_type_check
+    def mixed(params, tape, gradient, action_part):
+        _ = source
+        gradient[:] = 0
+        tape.sums[:] = 0
         head_mixed(params, tape, gradient)
         _recurrent_mixed(params, tape, gradient)
         signal_mixed(params, tape, gradient)
@@ -244,4 +252,4 @@ def compile_passes(source: str) -> Passes:
         _collect_sums(tape, gradient)
         take_pairs(tape.pairs, D_CHOSEN, action_part)
 
-    return Passes(forward, adjoint, mixed)
+    return Passes(forward, adjoint, tangent, mixed)
