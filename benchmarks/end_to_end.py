@@ -37,7 +37,16 @@ from mgrl_cli.runtime.stop import StopRequest
 ROUND_STEPS = 1000
 """Env steps, and updates, of a round: one episode of HalfCheetah."""
 
-Meet = Callable[[int, Tensor], bool]
+
+class Meeting(NamedTuple):
+    """Where an agent's meta-gradients go."""
+
+    arrive: Callable[[int, Tensor], bool]
+    """(agent, gradient): hands it in; returns whether it was finite."""
+    leave: Callable[[], object]
+    """Before the next one: waits for the others."""
+
+
 """Hands in an agent's meta-gradient and awaits the objective's step; True where it was finite."""
 
 
@@ -104,15 +113,15 @@ def new_exchange(config: RunConfig, *, num_workers: int) -> Exchange:
     )
 
 
-def meet_in(exchange: Exchange) -> Meet:
+def meeting_in(exchange: Exchange) -> Meeting:
     """Return what a worker does with a meta-gradient where it has one agent."""
 
-    def meet(agent_id: int, gradient: Tensor) -> bool:
+    def arrive(agent_id: int, gradient: Tensor) -> bool:
         is_finite = exchange.contribute(agent_id, gradient)
-        exchange.meet()
+        exchange.arrive()
         return is_finite
 
-    return meet
+    return Meeting(arrive, exchange.leave)
 
 
 @final
@@ -120,14 +129,18 @@ class DrivenAgent:
     """One agent, made to play and learn as `mgrl_cli.runtime.worker` does, without its files."""
 
     def __init__(
-        self, config: RunConfig, objective_params: Tensor, meet: Meet | None, agent_id: int = 0
+        self,
+        config: RunConfig,
+        objective_params: Tensor,
+        meeting: Meeting | None,
+        agent_id: int = 0,
     ) -> None:
         """Make it fresh.
 
         Args:
             config: of the run that it is an agent of.
             objective_params: α.
-            meet: where its meta-gradients go; None: it computes none.
+            meeting: where its meta-gradients go; None: it computes none.
             agent_id: its number in the population.
         """
         network = ObjectiveNetwork(objective_shape(config), compiled=config.compiled)
@@ -135,7 +148,7 @@ class DrivenAgent:
         self.agent = OffPolicyAgent(
             agent_specs(config)[agent_id], config, network, objective_params
         )
-        self._meet = meet
+        self._meeting = meeting
         self._updates = 0
 
     def play(self) -> None:
@@ -148,11 +161,13 @@ class DrivenAgent:
         """Make two updates, the first with policy and meta-gradient: from meeting to meeting."""
         first = self._updates
         self.agent.learn(first)
-        if self._meet is not None:
+        if self._meeting is not None:
             gradient = self.agent.meta_gradient(first // 2)
-            is_finite = self._meet(self.agent.spec.agent_id, gradient)
+            is_finite = self._meeting.arrive(self.agent.spec.agent_id, gradient)
             self.agent.count_meta_gradient(is_finite)
         self.agent.learn(first + 1)
+        if self._meeting is not None:
+            self._meeting.leave()
         self._updates += 2
 
     def round(self) -> None:
@@ -200,7 +215,7 @@ def run(effort: Effort) -> Iterator[Result]:
         meta_config, td3_config = population("cheetah", 1), plain_td3("cheetah")
         exchange = new_exchange(meta_config, num_workers=1)
         ours = {
-            "meta": DrivenAgent(meta_config, exchange.params, meet_in(exchange)),
+            "meta": DrivenAgent(meta_config, exchange.params, meeting_in(exchange)),
             "td3": DrivenAgent(td3_config, fresh_objective(meta_config), None),
         }
         timings, check = _race(ours, LAPTOP, repeats)

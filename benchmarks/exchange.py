@@ -32,7 +32,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.end_to_end import DrivenAgent, population
+from benchmarks.end_to_end import DrivenAgent, Meeting, population
 from benchmarks.exchange_peers import (
     BARRIER,
     GLOO,
@@ -52,6 +52,8 @@ from mgrl_cli.runtime.exchange import Exchange
 
 CORES = 2
 CROWD = 20
+_AFTER = 0.1
+"""Share of a pair-step that comes after the gradient is handed in: the second critic update."""
 _LONGEST_BLOCK_S = 3.0
 """Of the crowd's work; fewer steps where the machine is busy."""
 _PAIR_STEP = "pair-step"
@@ -186,7 +188,8 @@ def _member(
         for name, each in contenders.items()
     }
     if _PAIR_STEP in plan.names:
-        agent = DrivenAgent(population("cheetah", CORES), params, lambda *_: True, rank)
+        meeting = Meeting(lambda *_: True, lambda: None)
+        agent = DrivenAgent(population("cheetah", CORES), params, meeting, rank)
         agent.play()
         for _ in range(5):
             agent.pair_step()
@@ -259,16 +262,20 @@ def _crowd_member(
 ) -> dict[str, list[tuple[float, float]]]:
     """Return when one process began and ended each block of steps."""
     gradients = gradients_of(rank)
+    before = round((1 - _AFTER) * loops)
     spans: dict[str, list[tuple[float, float]]] = {_WITH: [], _WITHOUT: []}
     for repeat in range(repeats):
         for name in (_WITH, _WITHOUT) if repeat % 2 else (_WITHOUT, _WITH):
             start.wait()
             began_s = time.perf_counter()  # one clock for all processes on Linux
             for step in range(steps):
-                _work(loops)
+                _work(before)
                 if name == _WITH:
                     exchange.contribute(rank, gradients[(repeat * steps + step) % GRADIENTS])
-                    exchange.meet()
+                    exchange.arrive()
+                _work(loops - before)
+                if name == _WITH:
+                    exchange.leave()
             spans[name].append((began_s, time.perf_counter()))
     return spans
 

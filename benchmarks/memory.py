@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, final
 import numpy as np
 import psutil
 
-from benchmarks.end_to_end import ROUND_STEPS, DrivenAgent, meet_in, new_exchange, population
+from benchmarks.end_to_end import ROUND_STEPS, DrivenAgent, meeting_in, new_exchange, population
 from benchmarks.measure import Effort, Result, median_and_quartiles
 from benchmarks.workers import run_together
 from mgrl_cli.presets import resolve_config
@@ -154,7 +154,7 @@ def _grow(updates: int) -> _Growth:
         update={"replay": config.replay.model_copy(update={"capacity": capacity})}
     )
     exchange = new_exchange(config, num_workers=1)
-    driven = DrivenAgent(config, exchange.params, meet_in(exchange))
+    driven = DrivenAgent(config, exchange.params, meeting_in(exchange))
     for _ in range(3):
         driven.play()
         driven.agent.end_round()

@@ -19,7 +19,7 @@ import numpy as np
 import torch.multiprocessing
 from numpy.typing import NDArray
 
-from benchmarks.end_to_end import DrivenAgent, meet_in, new_exchange, population
+from benchmarks.end_to_end import DrivenAgent, Meeting, meeting_in, new_exchange, population
 from benchmarks.measure import Effort, Result, cores, median_and_quartiles, one_thread
 from mgrl_cli.lifeline import die_with
 from mgrl_cli.runtime.exchange import Exchange
@@ -119,8 +119,8 @@ def _worker(
     config = population("cheetah", CORES)
     own = new_exchange(config, num_workers=1)
     agents = {
-        _LOCK_STEP: DrivenAgent(config, exchange.params, meet_in(exchange), rank),
-        _ALONE: DrivenAgent(config, own.params, meet_in(own), rank),
+        _LOCK_STEP: DrivenAgent(config, exchange.params, meeting_in(exchange), rank),
+        _ALONE: DrivenAgent(config, own.params, meeting_in(own), rank),
     }
     for agent in agents.values():
         agent.play()
@@ -148,7 +148,10 @@ def _assert_serial_twin_agrees(exchange: Exchange, pairs: int) -> None:
             twin.meet()
         return is_finite
 
-    agents = [DrivenAgent(config, twin.params, hand_in, rank) for rank in range(CORES)]
+    agents = [
+        DrivenAgent(config, twin.params, Meeting(hand_in, lambda: None), rank)
+        for rank in range(CORES)
+    ]
     for agent in agents:
         agent.play()
     for _ in range(pairs):

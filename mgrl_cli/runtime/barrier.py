@@ -6,13 +6,19 @@ ends with the last process that has it open. Knows nothing of what the processes
 """
 
 import os
+import select
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from typing import final
 
 from mgrl_cli.errors import StorageError
+from mgrl_cli.fork_server import usable_cores
 
 _NUMBER_BYTES = 8
+_LOOKING_S = 2e-4
+"""How long to look out for the others before going to sleep, where everyone has a core: to be woken
+takes longer than a meeting."""
 
 
 @final
@@ -39,21 +45,41 @@ class Barrier:
                 "raise the limit of 'ulimit -n' (open files)"
             ) from error
         self._parties = parties
+        self._looking_s = _LOOKING_S if parties <= usable_cores() else 0.0
         self._turn.write((0).to_bytes(_NUMBER_BYTES))
 
-    def wait(self, action: Callable[[], None]) -> None:
-        """Wait for all others; the last to arrive acts before anyone goes on."""
+    def arrive(self, action: Callable[[], None]) -> "Passage":
+        """Say that this process is there; the last to arrive acts.
+
+        Returns:
+            What lets this process on when all have arrived and the last has acted. Everyone must
+            pass before arriving again.
+        """
         # The turn is the number of arrivals so far, in the hands of one process at a time. Meetings
         # use two gates in turns: a token is never taken by one who is a meeting ahead.
+        self._turn.look(self._looking_s)
         arrivals = int.from_bytes(self._turn.read(_NUMBER_BYTES))
         gate = self._gates[arrivals // self._parties % 2]
-        is_last = (arrivals + 1) % self._parties == 0
-        if is_last:
+        if (arrivals + 1) % self._parties == 0:
             action()
-            gate.write(bytes(self._parties - 1))
+            gate.write(bytes(self._parties))
         self._turn.write((arrivals + 1).to_bytes(_NUMBER_BYTES))
-        if not is_last:
-            gate.read(1)
+        return Passage(gate, self._looking_s)
+
+
+@final
+class Passage:
+    """What is left to do of a meeting after the arrival."""
+
+    def __init__(self, gate: "_Pipe", looking_s: float) -> None:
+        self._gate = gate
+        self._looking_s = looking_s
+
+    def wait(self) -> None:
+        """Wait until all others have arrived and the last of them has acted."""
+        self._gate.look(self._looking_s)
+        self._gate.sleep()
+        self._gate.read(1)
 
 
 @final
@@ -69,3 +95,22 @@ class _Pipe:
 
     def write(self, data: bytes) -> None:
         os.write(self._writer.fileno(), data)
+
+    def look(self, duration_s: float) -> None:
+        """Return when there is something to read, or after this time."""
+        poll, until_s = self._poll(), time.perf_counter() + duration_s
+        while time.perf_counter() < until_s and not poll.poll(0):
+            pass
+
+    def sleep(self) -> None:
+        """Sleep until there is something to read.
+
+        All who sleep here wake at once. Those who sleep in `read` wake one after the other, each
+        when the one before has had its turn on a core.
+        """
+        self._poll().poll()
+
+    def _poll(self) -> select.poll:
+        poll = select.poll()
+        poll.register(self._reader.fileno(), select.POLLIN)
+        return poll

@@ -20,7 +20,7 @@ from torch import Tensor
 from mgrl_cli.algorithm.adam import Adam, is_finite_squared
 from mgrl_cli.algorithm.fused.memory import array_of
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
-from mgrl_cli.runtime.barrier import Barrier
+from mgrl_cli.runtime.barrier import Barrier, Passage
 from mgrl_cli.runtime.shared_memory import shared
 from mgrl_cli.runtime.stop import StopRequest
 
@@ -81,6 +81,7 @@ class Exchange:
         self._stop = stop
         self._stop_agreed = shared(torch.zeros((), dtype=torch.int64))
         self._barrier = Barrier(num_workers) if num_workers > 1 else None
+        self._passage: Passage | None = None
         self._has_kernels = compiled and is_numba_installed()
 
     def contribute(self, agent_id: int, gradient: Float[Tensor, " param"]) -> bool:
@@ -95,16 +96,29 @@ class Exchange:
         self._slot_states.numpy()[agent_id] = _FINITE if is_finite else _NOT_FINITE
         return is_finite
 
-    def meet(self) -> bool:
-        """Wait for all workers; update α once if anyone contributed; return whether all stop.
+    def arrive(self) -> None:
+        """Say that this worker has contributed; the last of all to say so updates α.
 
-        The wait has no end of its own: the coordinator ends all workers when one of them is gone.
+        Until `leave`, nothing may be done that depends on α: it changes at some time in between.
         """
         if self._barrier is None:
             self._combine()
         else:
-            self._barrier.wait(self._combine)
+            self._passage = self._barrier.arrive(self._combine)
+
+    def leave(self) -> bool:
+        """Wait until α is updated, once if anyone contributed; return whether all stop.
+
+        The wait has no end of its own: the coordinator ends all workers when one of them is gone.
+        """
+        if self._passage is not None:
+            self._passage.wait()
         return bool(self._stop_agreed.numpy())
+
+    def meet(self) -> bool:
+        """Arrive and leave."""
+        self.arrive()
+        return self.leave()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return α and all that its next steps depend on, by name: shared, no copies.

@@ -165,7 +165,8 @@ class Worker:
             self._pulse.work_on(agent.spec.agent_id)
             agent.begin_round()
             agent.play(last, version, partial(self._go_on, agent))
-        if self._meet():
+        self._arrive()
+        if self._leave():
             self._is_play_discarded = True
             return False
         for agent in playing:
@@ -187,22 +188,28 @@ class Worker:
         made = max((agent.counters.round_updates for agent in group), default=0)
         # The others learn as they play.
         learners = [agent for agent in group if isinstance(agent, OffPolicyAgent)]
+        interval = self._config.schedule.policy_interval
+        has_arrived = False
         for j in range(first + made, last):
+            is_meta_step = j % interval == 0
+            # Not before: what critics learn between two meta-steps has nothing to do with α, so
+            # whoever is early need not wait for the others with it.
+            if is_meta_step and has_arrived and self._leave():
+                return False
             for agent in learners:
                 if agent.is_learning:
                     self._pulse.work_on(agent.spec.agent_id)
                     agent.learn(j)
-            is_meta_step = j % self._config.schedule.policy_interval == 0
             if is_meta_step:
-                self._contribute(learners, j // self._config.schedule.policy_interval)
+                self._contribute(learners, j // interval)
+                self._arrive()
+                has_arrived = True
             for agent in group:
                 agent.counters.round_updates = j + 1 - first
-            if is_meta_step and self._meet():
-                return False
             if j % _UPDATES_PER_POST == 0:
                 for agent in group:
                     self._plan.board.post(agent)
-        return True
+        return not (has_arrived and self._leave())
 
     def _contribute(self, learners: Sequence[OffPolicyAgent], meta_step: int) -> None:
         exchange = self._plan.exchange
@@ -214,12 +221,17 @@ class Worker:
                 gradient = agent.meta_gradient(meta_step)
                 agent.count_meta_gradient(exchange.contribute(agent.spec.agent_id, gradient))
 
-    def _meet(self) -> bool:
+    def _arrive(self) -> None:
+        """Tell the others, where there are any, that this worker is as far as they are to come."""
+        if self._plan.exchange is not None:
+            self._plan.exchange.arrive()
+
+    def _leave(self) -> bool:
         """Wait for the others, where there are any to wait for; return whether to stop."""
         if self._plan.exchange is None:
             return self._plan.stop.is_requested
         self._pulse.wait()
-        return self._plan.exchange.meet()
+        return self._plan.exchange.leave()
 
     def _finish(self) -> Report:
         """End the round: evaluate, commit, and part with agents in quarantine."""

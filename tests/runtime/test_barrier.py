@@ -33,7 +33,7 @@ def test_everyone_is_there_when_the_last_acts_and_nobody_is_a_meeting_ahead() ->
     def body(number: int) -> None:
         for meeting in range(MEETINGS):
             arrived[number] += 1
-            barrier.wait(lambda: seen.append(list(arrived)))
+            barrier.arrive(lambda: seen.append(list(arrived))).wait()
             assert len(seen) == meeting + 1
 
     together(body)
@@ -50,12 +50,22 @@ def test_nobody_goes_on_before_the_last_has_acted() -> None:
         has_acted.set()
 
     def body(number: int) -> None:
-        barrier.wait(act)
+        barrier.arrive(act).wait()
         if not has_acted.is_set():
             early.append(number)
 
     together(body)
     assert early == []
+
+
+def test_who_has_arrived_may_do_something_else_before_waiting() -> None:
+    barrier = Barrier(2)
+    first = barrier.arrive(lambda: None)
+    acted: list[bool] = []
+    last = barrier.arrive(lambda: acted.append(True))  # by the same thread: nothing blocks
+    assert acted == [True]
+    first.wait()
+    last.wait()
 
 
 def test_nothing_of_it_has_a_name_that_a_kill_would_leave_behind() -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mgrl_cli.agents.learner import Learner
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.replay.reader import ReplayReader
 from mgrl_cli.run_dir.layout import RunDirectory
 from mgrl_cli.run_dir.metrics import population_rows, read_agent_metrics
 from mgrl_cli.run_dir.settings import read_settings
+from mgrl_cli.runtime.exchange import Exchange
 from mgrl_cli.runtime.launch import claim_run, meta_test, meta_train
 from tests.runtime.conftest import Remembering, fingerprint, run_tiny, tiny_config
 
@@ -41,6 +43,31 @@ def process_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory,
     run = claim_run(config, tmp_path_factory.mktemp("processes"), "run")
     meta_train(config, run, progress, workers=3)
     return run, progress
+
+
+def test_only_what_needs_the_objective_waits_for_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+
+    def noting(kind: type, method: str, word: str) -> None:
+        original = getattr(kind, method)
+
+        def note(*args: object, **options: object) -> object:
+            happened.append(word)
+            return original(*args, **options)
+
+        monkeypatch.setattr(kind, method, note)
+
+    noting(Learner, "update_critic", "critic")
+    noting(Learner, "update_policy", "policy")
+    noting(Exchange, "contribute", "gradient")
+    noting(Exchange, "arrive", "arrive")
+    noting(Exchange, "leave", "leave")
+    run_tiny(tiny_config(("pendulum",), steps=120, agents=1), tmp_path, "run", workers=0)
+    # Of an update with a meta-step and one without; a round also begins and ends with everyone.
+    pair = ["critic", "policy", "gradient", "arrive", "critic", "leave"]
+    assert happened == 2 * ["arrive", "leave", *30 * pair]
 
 
 def test_processes_give_what_the_serial_twin_gives(
