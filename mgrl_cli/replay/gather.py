@@ -25,7 +25,9 @@ Rows = Float32[ndarray, "rows obs_plus_act_plus_3"]
 
 def gather_windows(
     rows: Rows,
-    places: Int64[ndarray, "batch 2"],
+    places: Int64[ndarray, "slots 2"],
+    first_slot: int,
+    positions: Int64[ndarray, " batch"],
     timeout_is_terminal: bool,
     obs: Float32[ndarray, "batch steps_plus_1 obs"],
     action: Float32[ndarray, "batch steps act"],
@@ -37,7 +39,9 @@ def gather_windows(
 
     Args:
         rows: of the ring; the last is followed by the first.
-        places: where each window begins: its row, and the steps from there to the episode's end.
+        places: of every slot its row, and the steps from there to the episode's end.
+        first_slot: of the oldest step; the last slot is followed by the first.
+        positions: where each window begins, counted from the oldest step.
         timeout_is_terminal: count a truncated step as terminated too.
         obs: filled, as all that follow.
         action: to fill.
@@ -47,7 +51,7 @@ def gather_windows(
     """
     obs_size, act_size = obs.shape[2], action.shape[2]
     time = np.arange(obs.shape[1])
-    first, left = places[:, :1], places[:, 1:]
+    first, left = np.hsplit(places.take(first_slot + positions, axis=0, mode="wrap"), 2)
     block = rows.take(first + np.minimum(time, left), axis=0, mode="wrap")
     steps = block[:, :-1]
     obs[:] = block[:, :, :obs_size]
@@ -61,7 +65,8 @@ def gather_windows(
 def gather_transitions(
     rows: Rows,
     places: Int64[ndarray, "slots 2"],
-    slots: Int64[ndarray, " batch"],
+    first_slot: int,
+    positions: Int64[ndarray, " batch"],
     timeout_is_terminal: bool,
     obs: Float32[ndarray, "batch obs"],
     action: Float32[ndarray, "batch act"],
@@ -72,9 +77,10 @@ def gather_transitions(
     """Fill a batch of single steps.
 
     Args:
-        rows: of the ring.
-        places: of every slot; see `gather_windows`, as for all that follow.
-        slots: which steps.
+        rows: of the ring; see `gather_windows`, as for all that follow.
+        places: of every slot.
+        first_slot: of the oldest step.
+        positions: which steps.
         timeout_is_terminal: count a truncated step as terminated too.
         obs: filled, as all that follow.
         action: to fill.
@@ -82,7 +88,8 @@ def gather_transitions(
         next_obs: to fill.
         terminated: to fill.
     """
-    obs_size, act_size, firsts = obs.shape[1], action.shape[1], places[slots, 0]
+    obs_size, act_size = obs.shape[1], action.shape[1]
+    firsts = places.take(first_slot + positions, axis=0, mode="wrap")[:, 0]
     steps, following = rows.take(np.stack((firsts, firsts + 1)), axis=0, mode="wrap")
     obs[:] = steps[:, :obs_size]
     action[:] = steps[:, obs_size : obs_size + act_size]

@@ -172,8 +172,7 @@ class ReplayRing:
             UsageError: the ring is empty or keeps no behaviour, or the request is impossible.
         """
         check_request(batch, steps, sample_by)
-        slots = self._draw_slots(rng, batch, steps, sample_by)
-        places = self._places[slots]
+        positions = self._draw(rng, batch, steps, sample_by)
         obs_size, act_size = self._sizes
         arrays = (
             np.empty((batch, steps + 1, obs_size), np.float32),
@@ -182,8 +181,10 @@ class ReplayRing:
             np.empty((batch, steps), np.bool_),
             np.empty((batch, steps), np.bool_),
         )
-        self._gather.windows(self._rows, places, timeout_is_terminal, *arrays)
-        behaviour = self._take_behaviour(slots, places[:, 1], steps) if with_behaviour else None
+        self._gather.windows(
+            self._rows, self._places, self._first_slot, positions, timeout_is_terminal, *arrays
+        )
+        behaviour = self._take_behaviour(positions, steps) if with_behaviour else None
         return Windows(*map(_tensor, arrays), behaviour=behaviour)
 
     def sample_transitions(
@@ -195,7 +196,7 @@ class ReplayRing:
             UsageError: the ring is empty or `batch` is below 1.
         """
         check_request(batch, 1, "start")
-        slots = self._draw_slots(rng, batch, 1, "start")
+        positions = self._draw(rng, batch, 1, "start")
         obs_size, act_size = self._sizes
         arrays = (
             np.empty((batch, obs_size), np.float32),
@@ -204,7 +205,9 @@ class ReplayRing:
             np.empty((batch, obs_size), np.float32),
             np.empty(batch, np.bool_),
         )
-        self._gather.transitions(self._rows, self._places, slots, timeout_is_terminal, *arrays)
+        self._gather.transitions(
+            self._rows, self._places, self._first_slot, positions, timeout_is_terminal, *arrays
+        )
         return Transitions(*map(_tensor, (*arrays, np.ones(batch, np.bool_))))
 
     def read_all(self) -> list[StoredEpisode]:
@@ -236,18 +239,17 @@ class ReplayRing:
         self._num_episodes -= 1
         self._num_steps -= length
 
-    def _draw_slots(
+    def _draw(
         self, rng: np.random.Generator, batch: int, steps: int, sample_by: SampleBy
     ) -> NDArray[np.int64]:
+        """Return positions, counted from the oldest step."""
         if self._num_steps == 0:
             raise UsageError("The replay is empty; append an episode before sampling.")
         if sample_by == "start":
-            positions = rng.integers(self._num_steps, size=batch)
-        elif sample_by == "inside":
-            positions = self._start_table(steps).draw_inside(rng, batch)
-        else:
-            positions = self._start_table(steps).draw_episode(rng, batch)
-        return (self._first_slot + positions) % self._capacity
+            return rng.integers(self._num_steps, size=batch)
+        if sample_by == "inside":
+            return self._start_table(steps).draw_inside(rng, batch)
+        return self._start_table(steps).draw_episode(rng, batch)
 
     def _start_table(self, steps: int) -> StartTable:
         # Costs a pass over the episodes, so it is kept until the next one arrives.
@@ -256,14 +258,13 @@ class ReplayRing:
             self._starts = StartTable(self._lengths[episodes % self._capacity], steps)
         return self._starts
 
-    def _take_behaviour(
-        self, slots: NDArray[np.int64], left: NDArray[np.int64], steps: int
-    ) -> Behaviour:
+    def _take_behaviour(self, positions: NDArray[np.int64], steps: int) -> Behaviour:
         if self._exploration_noise is None:
             raise UsageError(
                 "The replay keeps no behaviour; give it exploration_noise before sampling it."
             )
-        time, left = np.arange(steps), left[:, None]
+        slots = (self._first_slot + positions) % self._capacity
+        time, left = np.arange(steps), self._places[slots, 1:]
         step_slots = slots[:, None] + np.minimum(time, left - 1)
         is_valid = time < left
         raw_action = self._raw_action.take(step_slots, axis=0, mode="wrap") * is_valid[:, :, None]
