@@ -47,9 +47,6 @@ class Meeting(NamedTuple):
     """Before the next one: waits for the others."""
 
 
-"""Hands in an agent's meta-gradient and awaits the objective's step; True where it was finite."""
-
-
 class Sizes(NamedTuple):
     """What both sides agree on."""
 

@@ -14,8 +14,8 @@ blocks that take turns. A pair-step of a laptop-sized agent, from one exchange t
 in the same turns, in all processes at the same time: the exchange's share is of that.
 
 With more workers than cores an arrival together does not exist. There, workers do calibrated
-work, as long as a pair-step, with an exchange after each and without any; the share is what the
-population's wall time grows by.
+work, as long as a pair-step, with an exchange in each, where an agent has its own, and without
+any; the share is what the population's wall time grows by.
 """
 
 import tempfile

@@ -23,13 +23,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 coordinator decides what they mean; workers and their server ignore them."""
 
 
-def usable_cores() -> int:
-    """Return how many processes of ours the system would let compute at the same time."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def start_fork_server() -> None:
     """Have the server running, where there is one, and doing its imports by itself.
 

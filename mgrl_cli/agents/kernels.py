@@ -29,14 +29,13 @@ _COMPILED_AT_IMPORT = (
 def kernel_loads(config: RunConfig) -> list[Callable[[], object]]:
     """Return functions that each compile some float32 kernels, or load them from numba's cache.
 
-    None where kernels are not wanted or not possible. Together they take about a minute the first
-    time on a machine. The first is a short one, to see whether this is the first time; then come
-    those that take longest.
+    Empty where kernels are not wanted or not possible. Together they take about a minute the first
+    time on a machine. Those that take longest come first, so that several processes that take turns
+    end together.
     """
     if not (config.compiled and is_numba_installed()):
         return []
-    first, *others = (partial(import_module, name) for name in _COMPILED_AT_IMPORT)
-    loads: list[Callable[[], object]] = [first]
+    loads: list[Callable[[], object]] = []
     rules: Sequence[Rule] = ("learned",) if config.kind == "meta-train" else config.rules
     trunks: set[tuple[int, bool]] = set()
     for rule in rules:
@@ -47,12 +46,12 @@ def kernel_loads(config: RunConfig) -> list[Callable[[], object]]:
         loads.append(Trunk(1, hidden, 1, layer_norm=layer_norm, compiled=True).load_kernels)
     if {"learned", "untrained"} & set(rules):
         network = ObjectiveNetwork(objective_shape(config), compiled=True)
-        loads.extend(fused_objective.kernel_loads(network))
-    return loads + others
+        loads.extend(fused_objective.pass_loads(network))
+    return loads + [partial(import_module, name) for name in _COMPILED_AT_IMPORT]
 
 
 def load_kernels(config: RunConfig) -> None:
-    """Compile all of them one after the other, or load them."""
+    """Do all that `kernel_loads` returns, one after the other."""
     for load in kernel_loads(config):
         load()
 

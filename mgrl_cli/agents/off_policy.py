@@ -44,7 +44,7 @@ class OffPolicyAgent(Agent):
             spec: who it is.
             config: settings of the run; the agent's rule may change some.
             network: the learned objective's architecture.
-            objective_params: α; may be shared memory that others change between updates.
+            objective_params: α; may be shared memory that others change, but not while it is read.
             on_step: called before every env step, as a sign of life.
 
         Raises:

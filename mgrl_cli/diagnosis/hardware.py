@@ -6,9 +6,9 @@ Knows what one worker costs, roughly; knows nothing of what a worker does.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import floor
 
-from mgrl_cli.diagnosis.cgroups import ControlGroups
+from mgrl_cli.cgroups import ControlGroups
+from mgrl_cli.cores import visible_cores, within_quota
 from mgrl_cli.diagnosis.check import BYTES_PER_GIB, Check
 
 WORKER_BYTES = 350_000_000
@@ -22,7 +22,7 @@ class HardwareFacts:
     """What was measured of processor and memory."""
 
     visible_cores: int
-    """Cores that this process may run on; a run starts one worker on each by default."""
+    """Cores that this process may run on."""
     quota_cores: float | None
     """Cores' worth of time that a container allows, None without a limit."""
     total_bytes: int
@@ -33,9 +33,7 @@ class HardwareFacts:
     @property
     def usable_cores(self) -> int:
         """Cores that can really be busy all the time, at least 1."""
-        if self.quota_cores is None:
-            return self.visible_cores
-        return max(1, min(self.visible_cores, floor(self.quota_cores)))
+        return within_quota(self.visible_cores, self.quota_cores)
 
 
 def measure_hardware() -> HardwareFacts:
@@ -45,9 +43,8 @@ def measure_hardware() -> HardwareFacts:
     groups = ControlGroups()
     memory = psutil.virtual_memory()
     limit, available = groups.memory_limit_bytes(), groups.available_memory_bytes()
-    has_affinity = hasattr(os, "sched_getaffinity")
     return HardwareFacts(
-        visible_cores=len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1,
+        visible_cores=visible_cores(),
         quota_cores=groups.cpu_quota_cores(),
         total_bytes=memory.total if limit is None else min(memory.total, limit),
         available_bytes=memory.available if available is None else min(memory.available, available),
@@ -73,7 +70,7 @@ def _cores(facts: HardwareFacts) -> Check:
             "warning",
             f"{facts.visible_cores} visible, but the container allows the time of "
             f"{facts.quota_cores:.3g}",
-            f"start runs with --workers {cores}: by default there is one for each visible core",
+            f"start meta-training with --workers {cores}: by default there is one for each agent",
         )
     return Check("cores", "ok", f"{cores} usable")
 

@@ -4,9 +4,11 @@
 
 from typing import no_type_check
 
-from numba import njit
+from mgrl_cli.algorithm.fused.scalar_math import compiled, kernel
 
-from mgrl_cli.algorithm.fused.scalar_math import kernel
+_ROWS, _STEPS, _MASK = "f4[:,::1]", "f4[:,:,::1]", "b1[:,::1]"
+_WHICH = _ROWS, "i8[:,::1]", "i8", "i8[::1]", "b1"
+"""rows, places, first_slot, positions, timeout_is_terminal"""
 
 
 @kernel
@@ -16,11 +18,7 @@ def _wrapped(index, size):
     return index if index < size else index - size
 
 
-@njit(
-    "void(f4[:,::1], i8[:,::1], i8, i8[::1], b1, f4[:,:,::1], f4[:,:,::1], f4[:,::1], b1[:,::1], "
-    "b1[:,::1])",
-    cache=True,
-)
+@compiled("void", *_WHICH, _STEPS, _STEPS, _ROWS, _MASK, _MASK)
 @no_type_check
 def gather_windows(
     rows,
@@ -56,11 +54,7 @@ def gather_windows(
             obs[b, steps, i] = step[i]
 
 
-@njit(
-    "void(f4[:,::1], i8[:,::1], i8, i8[::1], b1, f4[:,::1], f4[:,::1], f4[::1], f4[:,::1], "
-    "b1[::1])",
-    cache=True,
-)
+@compiled("void", *_WHICH, _ROWS, _ROWS, "f4[::1]", _ROWS, "b1[::1]")
 @no_type_check
 def gather_transitions(
     rows,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from typing import final
 
+from mgrl_cli.cores import usable_cores
 from mgrl_cli.errors import StorageError
-from mgrl_cli.fork_server import usable_cores
 
 _NUMBER_BYTES = 8
 _LOOKING_S = 2e-4

@@ -2,8 +2,8 @@
 
 Everything lives in shared memory. Each slot has one writer, the worker that runs the agent. α and
 its Adam state are written only inside `_combine`, which exactly one process runs, the last to
-arrive, while all others wait; gradients are summed in float64 in agent order. So the result depends
-neither on timing nor on how agents are spread over workers.
+arrive, while all others are between `arrive` and `leave`; gradients are summed in float64 in agent
+order. So the result depends neither on timing nor on how agents are spread over workers.
 
 A worker that dies may take the barrier's turn with it, so after a death nobody who shared an
 exchange goes on with it: the coordinator kills them all and starts again with a new one.
@@ -107,12 +107,14 @@ class Exchange:
             self._passage = self._barrier.arrive(self._combine)
 
     def leave(self) -> bool:
-        """Wait until α is updated, once if anyone contributed; return whether all stop.
+        """Wait, after arriving, until α is updated; return whether all stop.
 
-        The wait has no end of its own: the coordinator ends all workers when one of them is gone.
+        It is, once, if anyone contributed. The wait has no end of its own: the coordinator ends
+        all workers when one of them is gone.
         """
         if self._passage is not None:
             self._passage.wait()
+            self._passage = None
         return bool(self._stop_agreed.numpy())
 
     def meet(self) -> bool:

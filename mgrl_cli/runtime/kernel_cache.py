@@ -2,22 +2,25 @@
 
 import gc
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from mgrl_cli.agents.kernels import kernel_loads
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.config import RunConfig
+from mgrl_cli.cores import usable_cores
 from mgrl_cli.fork_server import (
     START_METHOD,
     start_fork_server,
     stop_signals_held_back_if_spawned,
-    usable_cores,
 )
 from mgrl_cli.lifeline import begin_life
+
+COMPILER_NAME = "mgrl-compiler"
+"""How the system calls a process that compiles (Linux)."""
 
 
 def prepare_kernels(config: RunConfig, say: Callable[[str], None], *, workers: int | None) -> None:
@@ -35,58 +38,73 @@ def prepare_kernels(config: RunConfig, say: Callable[[str], None], *, workers: i
         return
     say("loading kernels")
     loads = kernel_loads(config)
-    for number, load in enumerate(loads):
-        if _compiles(load):
-            say("compiling kernels, once per machine; it takes up to a minute")
-            if workers != 0:
-                _compile_in_processes(config, range(number + 1, len(loads)))
-            break
-    for load in loads:
-        load()
+    missing = [number for number, load in enumerate(loads) if not _is_cached(load)]
+    if not missing:
+        return
+    say("compiling kernels, once per machine; it takes up to a minute")
+    num_processes = min(usable_cores(), len(missing))
+    if workers != 0 and num_processes > 1:
+        _compile_in_processes(config, missing, num_processes)
+    for number in missing:
+        loads[number]()
 
 
-def _compiles(load: Callable[[], object]) -> bool:
-    """Load a kernel; return whether it had to be compiled."""
-    from numba.core.event import install_recorder
-
-    with install_recorder("numba:compile") as recorder:
-        load()
-    return bool(recorder.buffer)
+class _CompilesError(Exception):
+    """numba is about to compile."""
 
 
-def _compile_in_processes(config: RunConfig, numbers: range) -> None:
+def _is_cached(load: Callable[[], object]) -> bool:
+    """Load a kernel, or return False, at once, where it would have to be compiled."""
+    from numba.core.event import Listener, install_listener
+
+    class Refusal(Listener):
+        def on_start(self, event: object) -> None:
+            raise _CompilesError
+
+        def on_end(self, event: object) -> None:
+            pass
+
+    try:
+        with install_listener("numba:compile", Refusal()):
+            load()
+    except _CompilesError:
+        return False
+    return True
+
+
+def _compile_in_processes(config: RunConfig, numbers: Sequence[int], num_processes: int) -> None:
     """Have several kernels compiled into the cache at once, by their numbers in `kernel_loads`.
 
     What fails here fails again, and is told, where this process loads the kernel.
     """
     reader, writer = get_context("spawn").Pipe(duplex=False)
-    with ExitStack() as stack, suppress(OSError, EOFError):
-        stack.callback(reader.close)
-        with writer:
-            os.write(writer.fileno(), bytes(numbers))
-        start_fork_server()
-        processes: list[BaseProcess] = []
-        for _ in range(min(usable_cores(), len(numbers))):
-            process = get_context(START_METHOD).Process(
-                target=_compile, args=(config, reader), name="mgrl-compiler", daemon=True
-            )
-            with stop_signals_held_back_if_spawned():
-                process.start()
-            stack.callback(_end, process)
-            processes.append(process)
-        for process in processes:
+    with writer:
+        os.write(writer.fileno(), bytes(numbers))
+    try:
+        with reader, suppress(OSError, EOFError):  # no more processes; the fork server died
+            start_fork_server()
+            for _ in range(num_processes):
+                with stop_signals_held_back_if_spawned():
+                    get_context(START_METHOD).Process(
+                        target=_compile, args=(config, reader), name=COMPILER_NAME, daemon=True
+                    ).start()
+        for process in _compilers():
+            process.join()
+    finally:
+        for process in _compilers():
+            process.kill()
             process.join()
 
 
-def _end(process: BaseProcess) -> None:
-    process.kill()
-    process.join()
+def _compilers() -> list[BaseProcess]:
+    return [process for process in active_children() if process.name == COMPILER_NAME]
 
 
 def _compile(config: RunConfig, numbers: Connection) -> None:
     """Compile kernels as long as there are any that nobody has begun with."""
     begin_life()
     gc.disable()  # a seventh of the time; whatever is left over ends with the process
-    loads = kernel_loads(config)
-    while number := os.read(numbers.fileno(), 1):
-        loads[number[0]]()
+    loads, maker = kernel_loads(config), parent_process()
+    while (number := os.read(numbers.fileno(), 1)) and maker is not None and maker.is_alive():
+        with suppress(Exception):
+            loads[number[0]]()

@@ -22,8 +22,8 @@ from mgrl_cli.agents.population import (
 from mgrl_cli.agents.streams import random_stream
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveShape
 from mgrl_cli.config import EnvConfig, RunConfig
+from mgrl_cli.cores import usable_cores
 from mgrl_cli.errors import UsageError
-from mgrl_cli.fork_server import usable_cores
 from mgrl_cli.objective_file import LearnedObjective
 from mgrl_cli.run_dir.atomic import remove_unfinished
 from mgrl_cli.run_dir.layout import RunDirectory, create_run_directory, refuse_taken

@@ -189,12 +189,10 @@ class Worker:
         # The others learn as they play.
         learners = [agent for agent in group if isinstance(agent, OffPolicyAgent)]
         interval = self._config.schedule.policy_interval
-        has_arrived = False
         for j in range(first + made, last):
             is_meta_step = j % interval == 0
-            # Not before: what critics learn between two meta-steps has nothing to do with α, so
-            # whoever is early need not wait for the others with it.
-            if is_meta_step and has_arrived and self._leave():
+            # Not before: what critics learn between two meta-steps has nothing to do with α.
+            if is_meta_step and self._leave():
                 return False
             for agent in learners:
                 if agent.is_learning:
@@ -203,13 +201,12 @@ class Worker:
             if is_meta_step:
                 self._contribute(learners, j // interval)
                 self._arrive()
-                has_arrived = True
             for agent in group:
                 agent.counters.round_updates = j + 1 - first
             if j % _UPDATES_PER_POST == 0:
                 for agent in group:
                     self._plan.board.post(agent)
-        return not (has_arrived and self._leave())
+        return not self._leave()
 
     def _contribute(self, learners: Sequence[OffPolicyAgent], meta_step: int) -> None:
         exchange = self._plan.exchange
@@ -222,12 +219,12 @@ class Worker:
                 agent.count_meta_gradient(exchange.contribute(agent.spec.agent_id, gradient))
 
     def _arrive(self) -> None:
-        """Tell the others, where there are any, that this worker is as far as they are to come."""
+        """Tell the others, where there are any, that this worker has come to a meeting."""
         if self._plan.exchange is not None:
             self._plan.exchange.arrive()
 
     def _leave(self) -> bool:
-        """Wait for the others, where there are any to wait for; return whether to stop."""
+        """Wait for the others, if they were told; return whether to stop."""
         if self._plan.exchange is None:
             return self._plan.stop.is_requested
         self._pulse.wait()

@@ -11,8 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import final
 
+from mgrl_cli.cores import usable_cores
 from mgrl_cli.errors import StorageError
-from mgrl_cli.fork_server import usable_cores
 from mgrl_cli.run_dir.atomic import create_directory, explain_os_error
 from mgrl_cli.studies.child import Child
 from mgrl_cli.studies.jobs import (

@@ -10,7 +10,7 @@ from mgrl_cli.algorithm.fused import descent, glue, meta_glue, objective, trunk
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
 from mgrl_cli.algorithm.trunk import Trunk
 
-for load in objective.kernel_loads(ObjectiveNetwork(compiled=True)):
+for load in objective.pass_loads(ObjectiveNetwork(compiled=True)):
     load()
 Trunk(1, 8, 1, compiled=True).load_kernels()
 Trunk(1, 5, 1, layer_norm=False, compiled=True).load_kernels()

@@ -4,21 +4,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from mgrl_cli.runtime import kernel_cache
+from mgrl_cli.runtime.kernel_cache import COMPILER_NAME
+from tests.faults.processes import LONG_ENOUGH_S, assert_soon_gone, session_of, wait_until
 from tests.runtime.conftest import tiny_config
 
 numba = pytest.importorskip("numba", reason="the kernels need numba")
 
-_WITHOUT_NETWORKS = ("--envs", "pendulum", "--preset", "smoke", "--steps", "200")
-"""Of `mgrl baseline vpg`: its kernels compile in seconds."""
-_COUNT_COMPILED = """
-from numba.core.event import install_recorder
+SMALL_RUN = ("meta-train", "--envs", "pendulum", "--preset", "smoke")
+_PREPARE = """
 from mgrl_cli.presets import resolve_config
 from mgrl_cli.runtime.kernel_cache import prepare_kernels
 
@@ -26,87 +27,93 @@ config = resolve_config(
     kind="meta-test",
     preset="smoke",
     assignments=(),
-    options={"envs": [{"id": "pendulum"}], "rules": ["vpg"]},
+    options={"envs": [{"id": "pendulum"}], "rules": ["vpg"]},  # compiles in seconds
 )
 if __name__ == "__main__":
     said = []
-    with install_recorder("numba:compile") as recorder:
-        prepare_kernels(config, said.append, workers=None)
-    modules = {event.data["dispatcher"].__module__ for _, event in recorder.buffer}
-    print(len(said), *sorted(name for name in modules if name.startswith("mgrl_cli")))
+    prepare_kernels(config, said.append, workers=None)
+
+    from mgrl_cli.algorithm.fused import descent, glue, meta_glue
+    from mgrl_cli.replay import compiled_gather
+
+    loaded = glue.act, meta_glue.judge, descent.descend, compiled_gather.gather_windows
+    print(len(said), sum(sum(each.stats.cache_misses.values()) for each in loaded))
 """
 
 
-def _compiled_here(cache: Path) -> tuple[int, list[str]]:
-    """Return how many lines a new process says, and whose kernels it compiled by itself."""
+def _lines_and_compiled(cache: Path) -> tuple[int, int]:
+    """Return how many lines a new process says, and how many of four kernels it compiled itself."""
     script = cache / "prepare.py"
-    script.write_text(_COUNT_COMPILED)
+    script.write_text(_PREPARE)
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
     command = [sys.executable, str(script)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    lines, *modules = result.stdout.split()
-    return int(lines), [module.rpartition(".")[2] for module in modules]
+    lines, compiled = result.stdout.split()
+    return int(lines), int(compiled)
 
 
-def test_other_processes_compile_what_is_not_there_all_but_the_kernels_that_show_it(
-    tmp_path: Path,
-) -> None:
-    assert _compiled_here(tmp_path) == (2, ["meta_glue"])
-    assert _compiled_here(tmp_path) == (1, [])
-
-
-def refuse_to_start() -> None:
-    raise BlockingIOError(11, "Resource temporarily unavailable")
-
-
-def refuse_to_be_called() -> None:
-    pytest.fail("a process was to be started")
+def test_other_processes_compile_what_is_not_there(tmp_path: Path) -> None:
+    assert _lines_and_compiled(tmp_path) == (2, 0)
+    assert any(tmp_path.rglob("*.nbi"))
+    assert _lines_and_compiled(tmp_path) == (1, 0)
 
 
 @pytest.mark.parametrize(
-    ("workers", "start"), [(None, refuse_to_start), (3, refuse_to_start), (0, refuse_to_be_called)]
+    ("workers", "cores", "starts"), [(None, 2, 1), (3, 8, 1), (0, 8, 0), (None, 1, 0)]
 )
-def test_without_other_processes_this_one_compiles(
-    monkeypatch: pytest.MonkeyPatch, workers: int | None, start: Callable[[], None]
+def test_what_other_processes_do_not_compile_this_one_does(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None, cores: int, starts: int
 ) -> None:
-    made: list[int] = []
+    asked: list[bool] = []
+    compiled: list[int] = []
 
-    def compile_one() -> None:
+    def refuse() -> None:
+        asked.append(True)
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    def compile_anew(number: int) -> None:
         numba.njit("f8(f8)")(lambda x: x)
+        compiled.append(number)
 
-    loads = [compile_one, lambda: made.append(1), lambda: made.append(2)]
+    loads = [lambda: None, partial(compile_anew, 1), partial(compile_anew, 2)]
     monkeypatch.setattr(kernel_cache, "kernel_loads", lambda _: loads)
-    monkeypatch.setattr(kernel_cache, "start_fork_server", start)
+    monkeypatch.setattr(kernel_cache, "start_fork_server", refuse)
+    monkeypatch.setattr(kernel_cache, "usable_cores", lambda: cores)
     kernel_cache.prepare_kernels(tiny_config(), lambda _: None, workers=workers)
-    assert made == [1, 2]
+    assert compiled == [1, 2]
+    assert len(asked) == starts
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they end with what they compile")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stop_ends_the_compiling_and_all_its_processes(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    mgrl = Path(sys.executable).with_name("mgrl")
-    with subprocess.Popen(
-        [mgrl, "meta-train", *_WITHOUT_NETWORKS, "--runs-dir", str(tmp_path / "runs")],
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mgrl_cli", *SMALL_RUN, "--runs-dir", str(tmp_path / "runs")],
         env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "compiling kernels" in line:
-                break
-        us = psutil.Process(process.pid)
-        compilers: list[psutil.Process] = []
-        while not compilers:
-            compilers = [
-                each for each in us.children(recursive=True) if each.name() == "mgrl-compiler"
-            ]
-        process.send_signal(number)
-        _, alive = psutil.wait_procs(compilers, timeout=5)
-        assert not alive
-        # There is no run yet that would want to end in good order.
-        expected = 128 + number if number == signal.SIGINT else -number
-        assert process.wait(timeout=5) == expected
+    )
+    with process:
+        try:
+            wait_until(lambda: _compilers(process.pid), process)
+            process.send_signal(number)
+            # There is no run yet that would want to end in good order.
+            expected = 128 + number if number == signal.SIGINT else -number
+            assert process.wait(LONG_ENOUGH_S) == expected
+            assert_soon_gone(process.pid)
+        finally:
+            process.kill()
     assert not (tmp_path / "runs").exists()
+
+
+def _compilers(leader: int) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    for process in session_of(leader):
+        with suppress(psutil.NoSuchProcess):  # it has just gone
+            if process.name() == COMPILER_NAME:
+                found.append(process)
+    return found

@@ -65,9 +65,9 @@ def test_only_what_needs_the_objective_waits_for_its_step(
     noting(Exchange, "arrive", "arrive")
     noting(Exchange, "leave", "leave")
     run_tiny(tiny_config(("pendulum",), steps=120, agents=1), tmp_path, "run", workers=0)
-    # Of an update with a meta-step and one without; a round also begins and ends with everyone.
-    pair = ["critic", "policy", "gradient", "arrive", "critic", "leave"]
-    assert happened == 2 * ["arrive", "leave", *30 * pair]
+    # An update with a meta-step, and one without. A round begins and ends with everyone.
+    pair = ["leave", "critic", "policy", "gradient", "arrive", "critic"]
+    assert happened == 2 * ["arrive", "leave", *30 * pair, "leave"]
 
 
 def test_processes_give_what_the_serial_twin_gives(

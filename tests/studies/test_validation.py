@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mgrl_cli.cores import usable_cores
 from mgrl_cli.errors import (
     FileError,
     MgrlError,
@@ -12,7 +13,6 @@ from mgrl_cli.errors import (
     UsageError,
     WorkerError,
 )
-from mgrl_cli.fork_server import usable_cores
 from mgrl_cli.run_dir.atomic import write_atomically
 from mgrl_cli.run_dir.build import this_build
 from mgrl_cli.run_dir.file_record import FileRecord

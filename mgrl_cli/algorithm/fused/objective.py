@@ -138,10 +138,10 @@ def mixed(tape: Tape, u: _Array) -> tuple[_Array, _Array]:
     return buffers.gradient.copy(), action_part
 
 
-def kernel_loads(network: ObjectiveNetwork) -> list[Callable[[], None]]:
+def pass_loads(network: ObjectiveNetwork) -> list[Callable[[], None]]:
     """Return one function per float32 kernel that compiles it or loads it from numba's cache.
 
-    None where they are not supported. What takes longest comes first: a quarter of a minute.
+    Empty where they are not supported. What takes longest comes first: a quarter of a minute.
     """
     if not supports(network, torch.empty(0)):
         return []

@@ -2,8 +2,8 @@
 
 `forward` fills a tape; `adjoint` pulls weighted losses back to the policy's actions; `tangent` and
 `mixed` are the tangents of the two along a change of the actions, which gives second derivatives:
-two kernels, so that two processes can compile them at once. numba keeps
-machine code in `__pycache__` (or NUMBA_CACHE_DIR, or a user cache where neither can be written).
+two kernels, so that two processes can compile them at once. numba keeps machine code in
+`__pycache__` (or NUMBA_CACHE_DIR, or a user cache where neither can be written).
 """
 
 # ruff: noqa: ANN001, ANN202 - numba infers the types, one set per dtype

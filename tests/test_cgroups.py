@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mgrl_cli.diagnosis.cgroups import ControlGroups
+from mgrl_cli.cgroups import ControlGroups
 
 
 def write(path: Path, text: str) -> None:
