@@ -151,7 +151,8 @@ def require_kernels() -> None:
     """
     if not is_numba_installed():
         raise ImportError("No module named 'numba'", name="numba")
-    fused_objective.prepare(ObjectiveNetwork(compiled=True))
+    for load in fused_objective.pass_loads(ObjectiveNetwork(compiled=True)):
+        load()
 
 
 @contextmanager
