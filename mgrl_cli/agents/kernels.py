@@ -30,7 +30,7 @@ def kernel_loads(config: RunConfig) -> list[Callable[[], object]]:
     """Return functions that each compile some float32 kernels, or load them from numba's cache.
 
     Empty where kernels are not wanted or not possible. Together they take about a minute the first
-    time on a machine. Those that take longest come first, so that several processes that take turns
+    time on a machine. Those that take long come first, so that several processes that take turns
     end together.
     """
     if not (config.compiled and is_numba_installed()):

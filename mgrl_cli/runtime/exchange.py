@@ -107,10 +107,11 @@ class Exchange:
             self._passage = self._barrier.arrive(self._combine)
 
     def leave(self) -> bool:
-        """Wait, after arriving, until α is updated; return whether all stop.
+        """Wait until the meeting is over that this worker has arrived at; return whether all stop.
 
-        It is, once, if anyone contributed. The wait has no end of its own: the coordinator ends
-        all workers when one of them is gone.
+        α is then updated, if anyone contributed. Without an arrival since the last call, what was
+        agreed last is returned at once. The wait has no end of its own: the coordinator ends all
+        workers when one of them is gone.
         """
         if self._passage is not None:
             self._passage.wait()

@@ -7,6 +7,7 @@ from contextlib import suppress
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from mgrl_cli.agents.kernels import kernel_loads
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
@@ -29,7 +30,8 @@ def prepare_kernels(config: RunConfig, say: Callable[[str], None], *, workers: i
     Args:
         config: says whether kernels are wanted.
         say: told in one line what is going on, before it takes its time.
-        workers: 0: compile in this process; otherwise in one process per core.
+        workers: 0: compile in this process; otherwise in one process per core, where there are
+            several and something for each.
     """
     if not config.compiled:
         return
@@ -58,8 +60,10 @@ def _is_cached(load: Callable[[], object]) -> bool:
     from numba.core.event import Listener, install_listener
 
     class Refusal(Listener):
-        def on_start(self, event: object) -> None:
-            raise _CompilesError
+        def on_start(self, event: Any) -> None:  # noqa: ANN401 - numba's, whose data are untyped
+            # numba's extensions, which it loads with the first kernel, may compile.
+            if event.data["dispatcher"].__module__.startswith("mgrl_cli."):
+                raise _CompilesError
 
         def on_end(self, event: object) -> None:
             pass
@@ -91,8 +95,10 @@ def _compile_in_processes(config: RunConfig, numbers: Sequence[int], num_process
         for process in _compilers():
             process.join()
     finally:
-        for process in _compilers():
+        left = _compilers()  # all are killed before any is waited for: a second Ctrl-C ends a wait
+        for process in left:
             process.kill()
+        for process in left:
             process.join()
 
 

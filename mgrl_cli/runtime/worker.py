@@ -224,7 +224,7 @@ class Worker:
             self._plan.exchange.arrive()
 
     def _leave(self) -> bool:
-        """Wait for the others, if they were told; return whether to stop."""
+        """Wait for the others, if this worker has arrived; return whether to stop."""
         if self._plan.exchange is None:
             return self._plan.stop.is_requested
         self._pulse.wait()
