@@ -207,7 +207,7 @@ class PeerTD3:
 
 def run(effort: Effort) -> Iterator[Result]:
     """Measure at laptop size, and with FULL effort plain TD3 at a middle size too."""
-    repeats = 12 if effort is Effort.FULL else 1
+    repeats = 36 if effort is Effort.FULL else 1
     with one_thread():
         meta_config, td3_config = population("cheetah", 1), plain_td3("cheetah")
         exchange = new_exchange(meta_config, num_workers=1)
@@ -229,7 +229,7 @@ def run(effort: Effort) -> Iterator[Result]:
         yield _td3_result(timings, "HalfCheetah-v5, 64-64, 320 transitions", check, target=2.0)
         if effort is Effort.FULL:
             ours = {"td3": DrivenAgent(plain_td3("cheetah", MIDDLE), exchange.params, None)}
-            timings, check = _race(ours, MIDDLE, repeats // 2)
+            timings, check = _race(ours, MIDDLE, repeats // 6)
             setting = "HalfCheetah-v5, 256-256, 256 transitions (for orientation)"
             yield _td3_result(timings, setting, check, target=1.0)
 

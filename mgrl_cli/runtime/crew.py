@@ -15,7 +15,7 @@ from mgrl_cli.runtime.pulse import Watchdog
 from mgrl_cli.runtime.stop import StopRequest
 from mgrl_cli.runtime.worker import WorkerPlan
 
-_POLL_S = 0.5
+_POLL_S = 1.0
 _FATAL: Sequence[type[MgrlError]] = (UsageError, FileError, WorkerError, StorageError)
 """What a worker reports that no restart can mend."""
 
