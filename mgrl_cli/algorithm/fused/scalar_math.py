@@ -53,8 +53,8 @@ def compiled(result: str, *types: str) -> Callable[[Callable[..., Any]], Any]:
 
     Put `no_type_check` below.
 
-    numba's cache looks at the function's own file only: this file's digest in the name keeps old
-    machine code from outliving a change here.
+    numba's cache looks at the function's own file only: the digest in the name, of this file and
+    `vectors`, keeps old machine code from outliving a change there.
 
     Args:
         result: type of the result, in numba's notation.
@@ -68,7 +68,7 @@ def compiled(result: str, *types: str) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-_SOURCE = digest_of("fused/scalar_math.py")[:16]
+_SOURCE = digest_of("fused/scalar_math.py", "fused/vectors.py")[:16]
 _TAYLOR = tuple(1.0 / factorial(k) for k in range(14))
 _ROUND_32, _ROUND_64 = np.float32(1.5 * 2**23), 1.5 * 2.0**52
 _LOG2_E = 1.0 / log(2.0)
