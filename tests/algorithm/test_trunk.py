@@ -1,10 +1,12 @@
 """The derivatives that are written out, against autograd on the plain form."""
 
+import numpy as np
 import pytest
 import torch
 
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
-from mgrl_cli.algorithm.fused.trunk import FusedTape, supports
+from mgrl_cli.algorithm.fused.trunk import ArrayTape, FusedTape, supports
+from mgrl_cli.algorithm.parameters import TrunkSizes
 from mgrl_cli.algorithm.trunk import TorchTape, Trunk
 from tests.algorithm.problems import normal, perturbed
 from tests.conftest import HIDDEN
@@ -138,6 +140,41 @@ def test_two_tapes_in_use_do_not_share_buffers(rng, nets):
 
 
 @needs_numba
+def test_what_the_memory_held_before_changes_nothing(rng):
+    trunk = Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT, compiled=True)
+    params = perturbed(trunk.layout.initialise(rng), rng).unsqueeze(0)
+    x, cotangent = normal(rng, ROWS, WIDTH_IN), normal(rng, 1, ROWS, WIDTH_OUT)
+
+    def everything(params, x, cotangent):
+        tape = trunk.forward(params, x)
+        derivatives = tape.vjp(cotangent), tape.input_vjp(cotangent), tape.jvp(params)
+        return torch.cat([each.flatten() for each in (tape.output, *derivatives)])
+
+    before = everything(params, x, cotangent)
+    nowhere = cotangent.repeat(2, 3, 1) * torch.nan
+    assert everything(params.repeat(2, 1) * torch.nan, x.repeat(3, 1), nowhere).isnan().all()
+    assert torch.equal(everything(params, x, cotangent), before)
+
+
+@needs_numba
+@pytest.mark.parametrize("number", [1, 63, 64, ROWS - 1, ROWS])
+def test_derivatives_of_the_first_rows_are_those_where_the_others_count_nothing(rng, nets, number):
+    sizes = TrunkSizes(WIDTH_IN, HIDDEN, WIDTH_OUT, layer_norm=True)
+    trunk = Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT)
+    params, direction = (
+        torch.stack([perturbed(trunk.layout.initialise(rng), rng) for _ in range(nets)]).numpy()
+        for _ in range(2)
+    )
+    x, cotangent = normal(rng, ROWS, WIDTH_IN), normal(rng, nets, ROWS, WIDTH_OUT).numpy()
+    tape = ArrayTape(params, x.numpy(), sizes)
+    first = np.ascontiguousarray(cotangent[:, :number])
+    cotangent[:, number:] = 0
+    np.testing.assert_array_equal(tape.vjp(first), tape.vjp(cotangent))
+    np.testing.assert_array_equal(tape.input_vjp(first), tape.input_vjp(cotangent)[:, :number])
+    np.testing.assert_array_equal(tape.jvp(direction, number), tape.jvp(direction)[:, :number])
+
+
+@needs_numba
 def test_what_kernels_do_not_support_takes_torch():
     trunk = Trunk(2, HIDDEN, 1, compiled=True)
     params = torch.zeros(1, trunk.layout.size, dtype=torch.bfloat16)
@@ -165,7 +202,7 @@ def test_kernels_pass_on_what_is_not_a_number(rng, layer_norm):
 
 
 @needs_numba
-def test_rows_of_another_width_are_refused(rng):
+def test_rows_of_another_width_or_number_are_refused(rng):
     """The kernels themselves would read and write beyond their arrays."""
     trunk = Trunk(WIDTH_IN, HIDDEN, WIDTH_OUT, compiled=True)
     params = trunk.layout.initialise(rng).unsqueeze(0)
@@ -175,6 +212,11 @@ def test_rows_of_another_width_are_refused(rng):
     for derivative in (tape.vjp, tape.input_vjp):
         with pytest.raises(ValueError, match=f"expected {WIDTH_OUT}"):
             derivative(torch.zeros(1, ROWS, WIDTH_OUT + 1))
+        for nets, rows in ((1, ROWS + 1), (2, ROWS)):
+            with pytest.raises(ValueError, match=f"the tape has 1 at {ROWS}"):
+                derivative(torch.zeros(nets, rows, WIDTH_OUT))
+    with pytest.raises(ValueError, match="of 2 networks"):
+        tape.jvp(params.repeat(2, 1))
 
 
 def test_kernels_are_used_only_where_they_are_asked_for(rng):

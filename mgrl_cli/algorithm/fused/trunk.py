@@ -16,10 +16,13 @@ from torch import Tensor
 
 from mgrl_cli.algorithm.fused.memory import (
     UNITS_AT_A_TIME,
-    BufferPool,
+    Shapes,
+    SlabPool,
     aligned_zeros,
     array_of,
+    divided,
     padded,
+    size_of,
 )
 from mgrl_cli.algorithm.fused.sources import digest_of, is_numba_installed
 from mgrl_cli.algorithm.parameters import TrunkSizes, trunk_shapes
@@ -72,11 +75,11 @@ class _Buffers(NamedTuple):
     work: _Array
 
 
-def _allocate(key: _Key) -> _Buffers:
-    nets, rows, sizes, dtype = key
+def _shapes(key: _Key) -> Shapes:
+    nets, rows, sizes, _ = key
     tiles, hidden = -(-rows // _TILE), _padded(sizes).hidden
     padded_in, padded_out = padded(sizes.width_in, 4), padded(sizes.width_out, 4)
-    shapes = {
+    return {
         "inputs": (tiles, padded_in * _TILE),
         "kept": (nets, tiles, 2, hidden * _TILE),
         "stats": (nets, tiles, 2, 2 * _TILE),
@@ -89,13 +92,14 @@ def _allocate(key: _Key) -> _Buffers:
         "norm_sums": (2, 2 * hidden * _FOLD),
         "work": (2 * _TILE,),
     }
-    arrays: dict[str, _Array] = {
-        name: aligned_zeros(shape, dtype) for name, shape in shapes.items()
-    }
-    return _Buffers(sizes=(sizes.width_in, sizes.width_out), **arrays)
 
 
-_pool: BufferPool[_Key, _Buffers] = BufferPool(_allocate)
+def _buffers(key: _Key, memory: npt.NDArray[np.uint8]) -> _Buffers:
+    arrays = divided(memory, _shapes(key), key.dtype)
+    return _Buffers(sizes=(key.sizes.width_in, key.sizes.width_out), **arrays)
+
+
+_pool: SlabPool[_Key, _Buffers] = SlabPool(lambda key: size_of(_shapes(key), key.dtype), _buffers)
 
 
 def _padded(sizes: TrunkSizes) -> TrunkSizes:
@@ -148,8 +152,8 @@ def _require_width(rows: _Array, width: int) -> None:
 class ArrayTape:
     """A forward pass, kept for its derivatives, on contiguous arrays.
 
-    `trunk.TrunkTape` says what the methods mean. Bound to the thread that made it. The parameters
-    must not change while it is in use.
+    `trunk.TrunkTape` says what the methods mean. Derivatives may be asked for the first rows only.
+    Bound to the thread that made it. The parameters must not change while it is in use.
     """
 
     def __init__(self, params: _Array, x: _Array, sizes: TrunkSizes) -> None:
@@ -163,18 +167,18 @@ class ArrayTape:
         self._padding = _padding(sizes)
         self._params = self._pad(params)
         self._passes = _passes(sizes.hidden, sizes.layer_norm)
-        self._buffers = _pool.borrow(self._key)
+        self._slab, self._buffers = _pool.borrow(self._key)
         self.output: _Array = np.empty((len(params), len(x), sizes.width_out), params.dtype)
         self._passes.forward(self._params, x, self._buffers, self.output)
 
     def __del__(self) -> None:
-        """Give the buffers back."""
-        if hasattr(self, "_buffers"):
-            _pool.give_back(self._key, self._buffers)
+        """Give the memory back."""
+        if hasattr(self, "_slab"):
+            _pool.give_back(self._slab)
 
     def vjp(self, cotangent: _Array) -> _Array:
-        """Return ∂⟨cotangent, output⟩/∂params, contiguous."""
-        _require_width(cotangent, self._key.sizes.width_out)
+        """Return ∂⟨cotangent, output⟩/∂params, contiguous; cotangent [net, first rows, out]."""
+        self._require_cotangent(cotangent)
         gradient = np.empty_like(self._params)
         self._passes.vjp(self._params, self._buffers, cotangent, gradient)
         if self._padding is None:
@@ -182,18 +186,32 @@ class ArrayTape:
         return gradient.take(self._padding.positions, axis=1)
 
     def input_vjp(self, cotangent: _Array) -> _Array:
-        """Return ∂⟨cotangent, output⟩/∂x, [net, rows, in]."""
-        _require_width(cotangent, self._key.sizes.width_out)
+        """Return ∂⟨cotangent, output⟩/∂x of the cotangent's rows, [net, rows, in]."""
+        self._require_cotangent(cotangent)
         shape = (*cotangent.shape[:2], self._key.sizes.width_in)
         gradient = np.empty(shape, self._params.dtype)
         self._passes.input_vjp(self._params, self._buffers, cotangent, gradient)
         return gradient
 
-    def jvp(self, direction: _Array) -> _Array:
-        """Return (∂output/∂params) · direction."""
-        tangent = np.empty(self.output.shape, self._params.dtype)
+    def jvp(self, direction: _Array, rows: int | None = None) -> _Array:
+        """Return (∂output/∂params) · direction of the first rows; None: of all."""
+        nets, all_rows, width_out = self.output.shape
+        number = all_rows if rows is None else rows
+        self._require(len(direction), number)
+        tangent = np.empty((nets, number, width_out), self._params.dtype)
         self._passes.jvp(self._params, self._buffers, self._pad(direction), tangent)
         return tangent
+
+    def _require_cotangent(self, cotangent: _Array) -> None:
+        _require_width(cotangent, self._key.sizes.width_out)
+        self._require(*cotangent.shape[:2])
+
+    def _require(self, nets: int, rows: int) -> None:
+        if nets != self._key.nets or rows > self._key.rows:
+            raise ValueError(
+                f"derivatives of {nets} networks at {rows} rows, "
+                f"the tape has {self._key.nets} at {self._key.rows}"
+            )
 
     def _pad(self, params: _Array) -> _Array:
         """Return parameters as the kernels want them, those of padding zero."""

@@ -66,8 +66,18 @@ def _unfold(sums, k):
     return total
 
 
+@kernel
+@no_type_check
+def _tiles(rows):
+    """Return how many tiles so many rows take."""
+    return (rows + TILE - 1) // TILE
+
+
 class TrunkPasses(NamedTuple):
-    """What Python calls; `fused.trunk` says what the arrays are."""
+    """What Python calls; `fused.trunk` says what the arrays are.
+
+    Derivatives are those of the first rows, as many as their cotangents or tangents have.
+    """
 
     forward: Callable[..., None]
     """(params, x, tape, output)"""
@@ -223,7 +233,7 @@ def compile_trunk_passes(shape: LayerShape, source: str) -> TrunkPasses:  # noqa
             tape.norm_sums[:] = 0
             tape.last_sums[:] = 0
             tape.first[1][:] = 0
-            for tile in range(tape.inputs.shape[0]):
+            for tile in range(_tiles(cotangent.shape[1])):
                 _rows_to_lanes(cotangent[net], tile * TILE, tape.lanes_out)
                 pull_back(p, tape, net, tile, g)
                 turn(d1, width, turned)
@@ -243,7 +253,7 @@ def compile_trunk_passes(shape: LayerShape, source: str) -> TrunkPasses:  # noqa
         for net in range(params.shape[0]):
             p = params[net]
             pad(p, tape, tape.first[0], tape.last[0])
-            for tile in range(tape.inputs.shape[0]):
+            for tile in range(_tiles(cotangent.shape[1])):
                 _rows_to_lanes(cotangent[net], tile * TILE, tape.lanes_out)
                 pull_back(p, tape, net, tile, p[:0])
                 lanes[:] = 0
@@ -262,7 +272,7 @@ def compile_trunk_passes(shape: LayerShape, source: str) -> TrunkPasses:  # noqa
             norm_1, linear_2, norm_2, end, bias = starts(p, tape)
             pad(p, tape, tape.first[0], tape.last[0])
             pad(u, tape, tape.first[1], tape.last[1])
-            for tile in range(tape.inputs.shape[0]):
+            for tile in range(_tiles(output.shape[1])):
                 z1, z2 = tape.kept[net, tile, 0], tape.kept[net, tile, 1]
                 s1, s2 = tape.stats[net, tile, 0], tape.stats[net, tile, 1]
                 norm, norm_d = p[norm_1:linear_2], u[norm_1:linear_2]
