@@ -14,7 +14,6 @@ the laptop preset; see `learners`.
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from benchmarks.flops import MatrixProduct, fastest_matrix_product, step_flop
@@ -162,7 +161,7 @@ class Pair:
         rows = settings.batch * settings.steps
         batch = self._replay.sample_transitions(self._draws, rows)
         noise = self._noise.standard_normal((rows, ACT_SIZE), dtype=np.float32)
-        self.updates.update_critic(batch, torch.from_numpy(noise))
+        self.updates.update_critic(batch, noise)
 
     def _windows(self, batch: int) -> Windows:
         return self._replay.sample_windows(self._draws, batch, self._config.windows.steps)

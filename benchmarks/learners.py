@@ -30,7 +30,7 @@ from mgrl_cli.config import RunConfig
 class Updates(Protocol):
     """What an agent-step is made of."""
 
-    def update_critic(self, batch: Transitions, noise: Tensor) -> None:
+    def update_critic(self, batch: Transitions, noise: np.ndarray) -> None:
         """Descend the twin critics' loss once."""
         ...
 
@@ -61,7 +61,7 @@ class Fused:
         self._params = params
         self._objective = LearnedObjectiveLoss(self._network, params)
 
-    def update_critic(self, batch: Transitions, noise: Tensor) -> None:
+    def update_critic(self, batch: Transitions, noise: np.ndarray) -> None:
         """Descend the twin critics' loss once."""
         self.learner.update_critic(batch, noise)
 
@@ -109,38 +109,38 @@ class Plain:
     def _q_first(self, obs: Tensor, action: Tensor) -> Tensor:
         return self._critic.first(self._theta.detach(), obs, action)
 
-    def update_critic(self, batch: Transitions, noise: Tensor) -> None:
+    def update_critic(self, batch: Transitions, noise: np.ndarray) -> None:
         """Descend the twin critics' loss once."""
-        settings = self._config.critic
+        settings, rows = self._config.critic, batch.tensors()
         with torch.no_grad():
             next_action = smoothed_target_action(
-                self._policy(self._phi_target, batch.next_obs),
-                noise * settings.target_noise,
+                self._policy(self._phi_target, rows.next_obs),
+                torch.from_numpy(noise) * settings.target_noise,
                 noise_clip=settings.target_noise_clip,
             )
             target = clipped_double_q_target(
-                batch.reward,
-                batch.terminated,
-                self._critic.twins(self._theta_target, batch.next_obs, next_action),
+                rows.reward,
+                rows.terminated,
+                self._critic.twins(self._theta_target, rows.next_obs, next_action),
                 discount=settings.discount,
             )
-        q = self._critic.twins(self._theta, batch.obs, batch.action)
-        loss = twin_critic_loss(q, target, batch.is_valid).value
+        q = self._critic.twins(self._theta, rows.obs, rows.action)
+        loss = twin_critic_loss(q, target, rows.is_valid).value
         self._critic_optimizer.zero_grad()
         loss.backward()
         self._critic_optimizer.step()
 
     def update_policy(self, windows: Windows) -> None:
         """Descend the learned objective's mean once."""
-        settings = self._config.policy
-        pre_activation = self._policy.pre_activation(self._phi, windows.obs)
-        evidence = PolicyEvidence(windows, torch.tanh(pre_activation), self._q_first)
+        settings, batch = self._config.policy, windows.tensors()
+        pre_activation = self._policy.pre_activation(self._phi, batch.obs)
+        evidence = PolicyEvidence(batch, torch.tanh(pre_activation), self._q_first)
         losses = self._objective(
-            self._params, windows.action, evidence.policy_action, evidence.signals
+            self._params, batch.action, evidence.policy_action, evidence.signals
         )
         excess = (pre_activation[:, :-1].abs() - settings.pre_activation_limit).clamp(min=0.0)
-        penalty = masked_mean(excess.square().mean(dim=-1), windows.is_valid)
-        loss = masked_mean(losses, windows.is_valid) + penalty
+        penalty = masked_mean(excess.square().mean(dim=-1), batch.is_valid)
+        loss = masked_mean(losses, batch.is_valid) + penalty
         self._policy_optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([self._phi], settings.clip_norm)
@@ -162,7 +162,8 @@ class Plain:
             critic_params=self._theta.detach(),
             virtual_step=VirtualStep(size=meta.inner_step_size, kind=meta.inner_step),
         )
-        result = meta_gradient_by_double_backward(problem, self._params, self._phi, batches)
+        drawn = [each.tensors() for each in batches]
+        result = meta_gradient_by_double_backward(problem, self._params, self._phi, drawn)
         return unit(result.gradient)
 
     def parameters(self) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ from benchmarks.problems import (
     torch_layer_norm,
 )
 from mgrl_cli.agents.learner import Learner
-from mgrl_cli.algorithm.batches import masked_mean
+from mgrl_cli.algorithm.batches import Windows, masked_mean
 from mgrl_cli.algorithm.meta_gradient import meta_gradient, meta_gradient_by_double_backward
 from mgrl_cli.algorithm.objectives import PolicyEvidence
 from mgrl_cli.algorithm.parameters import ParameterLayout
@@ -79,7 +79,8 @@ def ours(setup: MetaSetup) -> Callable[[], Tensor]:
     if setup.params.dtype == torch.float64:
         return lambda: meta_gradient(*compiled).gradient
     learner, (problem, params, _, batches) = learner_of(setup), compiled
-    return lambda: learner.meta_gradient(problem.objective, params, batches).gradient
+    arrays = [Windows(*(tensor.numpy() for tensor in windows[:-1])) for windows in batches]
+    return lambda: learner.meta_gradient(problem.objective, params, arrays).gradient
 
 
 def learner_of(setup: MetaSetup) -> Learner:

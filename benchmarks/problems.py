@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from benchmarks.measure import Effort
 from mgrl_cli.algorithm import objective_network, trunk
-from mgrl_cli.algorithm.batches import Windows, part_of
+from mgrl_cli.algorithm.batches import WindowTensors, part_of
 from mgrl_cli.algorithm.fused import objective as fused_objective
 from mgrl_cli.algorithm.fused.sources import is_numba_installed
 from mgrl_cli.algorithm.meta_gradient import MetaProblem, VirtualStep
@@ -90,7 +90,7 @@ class MetaSetup(NamedTuple):
     """α."""
     policy_params: Tensor
     """φ."""
-    batches: list[Windows]
+    batches: list[WindowTensors]
     """τ_0, for the critic only, and τ_1, which the virtual step descends; B windows each."""
 
     def with_kernels(self) -> "MetaSetup":
@@ -111,7 +111,7 @@ class MetaSetup(NamedTuple):
             self.params.double(),
             self.policy_params.double(),
             [
-                Windows(*(x.double() if x.is_floating_point() else x for x in windows[:-1]))
+                WindowTensors(*(x.double() if x.is_floating_point() else x for x in windows[:-1]))
                 for windows in self.batches
             ],
         )
@@ -137,8 +137,7 @@ def meta_setup(size: Size) -> MetaSetup:
     )
     drawn = filled_replay(rng).sample_windows(rng, 2 * size.batch, size.steps)
     batches = [
-        part_of(drawn, slice(size.batch)),
-        part_of(drawn, slice(size.batch, None)),
+        part_of(drawn, rows).tensors() for rows in (slice(size.batch), slice(size.batch, None))
     ]
     return MetaSetup(problem, objective.initialise(rng), policy.initialise(rng), batches)
 

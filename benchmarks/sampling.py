@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.measure import Effort, Result, interleaved, median_and_quartiles, one_thread
@@ -134,7 +133,7 @@ def _result(
 
 def assert_true_windows(stored: Stored, windows: Windows, contender: str) -> None:
     """Raise AssertionError unless every window is what one episode holds from one step on."""
-    obs, action, reward, terminated, is_valid = (tensor.numpy() for tensor in windows[:-1])
+    obs, action, reward, terminated, is_valid = windows[:-1]
     assert obs.shape == (BATCH, STEPS + 1, OBS_SIZE), f"'{contender}' drew {obs.shape}"
     for b in range(BATCH):
         number, first = int(obs[b, 0, 0]), int(obs[b, 0, 1])
@@ -188,4 +187,4 @@ class NumpyLoop:
             reward[b, :length] = stored.reward[number, first:last]
             terminated[b, :length] = stored.terminated[number, first:last]
             is_valid[b, :length] = True
-        return Windows(*map(torch.from_numpy, (obs, action, reward, terminated, is_valid)))
+        return Windows(obs, action, reward, terminated, is_valid)

@@ -48,13 +48,14 @@ def windows_of(rows: TensorDict, batch: int) -> Windows:
     obs, successor = drawn["observation"], drawn["next", "observation"]
     assert torch.equal(obs[:, 1:], successor[:, :-1]), "torchrl: steps are not consecutive"
     terminated = drawn["next", "terminated"].squeeze(-1)
-    return Windows(
-        obs=torch.cat([obs, successor[:, -1:]], dim=1),
-        action=drawn["action"],
-        reward=drawn["next", "reward"].squeeze(-1),
-        terminated=terminated,
-        is_valid=torch.ones_like(terminated),
+    tensors = (
+        torch.cat([obs, successor[:, -1:]], dim=1),
+        drawn["action"],
+        drawn["next", "reward"].squeeze(-1),
+        terminated,
+        torch.ones_like(terminated),
     )
+    return Windows(*(tensor.numpy() for tensor in tensors))
 
 
 def _candidates(

@@ -8,12 +8,12 @@ from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from mgrl_cli.agents.kernels import fused_updates, has_kernels
 from mgrl_cli.algorithm.adam import Adam
-from mgrl_cli.algorithm.batches import Transitions, Windows, masked_mean
+from mgrl_cli.algorithm.batches import Transitions, Windows, WindowTensors, masked_mean
 from mgrl_cli.algorithm.fused.objective import supports as has_objective_kernels
 from mgrl_cli.algorithm.meta_gradient import (
     MetaGradient,
@@ -127,7 +127,7 @@ class Learner:
         return self.critic.first_once(self.critic_params, obs, action)
 
     def update_critic(
-        self, batch: Transitions, noise: Float[Tensor, "rows act"]
+        self, batch: Transitions, noise: Float32[np.ndarray, "rows act"]
     ) -> tuple[float, bool]:
         """Descend the twin critics' loss once; return the loss and whether it was finite.
 
@@ -139,22 +139,22 @@ class Learner:
             return self._fused.update_critic(
                 self.policy_target, self.critic_target, self._critic_adam, batch, noise
             )
-        settings = self._config.critic
+        settings, rows = self._config.critic, batch.tensors()
         next_action = smoothed_target_action(
-            self.policy.forward(self.policy_target, batch.next_obs).action,
-            noise * settings.target_noise,
+            self.policy.forward(self.policy_target, rows.next_obs).action,
+            torch.from_numpy(noise) * settings.target_noise,
             noise_clip=settings.target_noise_clip,
         )
         target = clipped_double_q_target(
-            batch.reward,
-            batch.terminated,
-            self.critic.forward(self.critic_target, batch.next_obs, next_action).q,
+            rows.reward,
+            rows.terminated,
+            self.critic.forward(self.critic_target, rows.next_obs, next_action).q,
             discount=settings.discount,
             terminal_bonus=float(settings.terminal_bonus),
         )
-        tape = self.critic.forward(self.critic_params, batch.obs, batch.action)
+        tape = self.critic.forward(self.critic_params, rows.obs, rows.action)
         over_padding = self._config.windows.mean_over_padding
-        loss = twin_critic_loss(tape.q, target, batch.is_valid, over_padding=over_padding)
+        loss = twin_critic_loss(tape.q, target, rows.is_valid, over_padding=over_padding)
         gradient = self.critic.vjp(tape, loss.slope)
         return loss.value.item(), self._critic_adam.descend_if_finite(gradient)
 
@@ -183,16 +183,17 @@ class Learner:
                 factor=factor,
             )
             return PolicyUpdate(*update)
-        tape, evidence, loss, action_gradient = self._descent(windows, objective, share)
-        gradient = self.policy.vjp(tape, action_gradient, self._penalty_gradient(windows, tape))
+        batch = windows.tensors()
+        tape, evidence, loss, action_gradient = self._descent(batch, objective, share)
+        gradient = self.policy.vjp(tape, action_gradient, self._penalty_gradient(batch, tape))
         if settings.clip_norm:
             gradient = clipped(gradient, limit=settings.clip_norm)
         applied = self._policy_adam.descend_if_finite(gradient, factor)
         slack = 1.0 - evidence.policy_action.detach().square().mean(dim=-1)
-        return PolicyUpdate(loss, masked_mean(slack, windows.is_valid).item(), applied)
+        return PolicyUpdate(loss, masked_mean(slack, batch.is_valid).item(), applied)
 
     def _descent(
-        self, windows: Windows, objective: Objective, objective_share: float = 1.0
+        self, windows: WindowTensors, objective: Objective, objective_share: float = 1.0
     ) -> "_Descent":
         """Return the mean of an objective and its gradient in the policy's actions."""
         tape = self.policy.forward(self.policy_params, windows.obs.flatten(0, 1))
@@ -207,7 +208,7 @@ class Learner:
         (gradient,) = torch.autograd.grad(loss, actions)
         return _Descent(tape, evidence, loss.item(), gradient.flatten(0, 1))
 
-    def _penalty_gradient(self, windows: Windows, tape: PolicyTape) -> Tensor | None:
+    def _penalty_gradient(self, windows: WindowTensors, tape: PolicyTape) -> Tensor | None:
         """Return the gradient of the pre-activation penalty, [rows, act], where there is one."""
         limit = self._config.policy.pre_activation_limit
         if limit == 0:
@@ -249,8 +250,8 @@ class Learner:
                 self._virtual_step,
                 batches,
             )
-        problem = self.meta_problem(network)
-        return meta_gradient(problem, objective_params, self.policy_params, batches)
+        problem, drawn = self.meta_problem(network), [each.tensors() for each in batches]
+        return meta_gradient(problem, objective_params, self.policy_params, drawn)
 
     def contribution(
         self, gradient: Float[Tensor, " param"]
@@ -272,7 +273,8 @@ class Learner:
         """Return J(φ_0) - J(φ_K) of a meta-gradient's virtual step."""
         if self._fused is not None and len(batches) == _BATCHES_OF_ONE_STEP:
             return self._fused.gain(self.policy_params, self.critic_params, result, batches)
-        return gain(self.meta_problem(network), self.policy_params, result, batches)
+        problem, drawn = self.meta_problem(network), [each.tensors() for each in batches]
+        return gain(problem, self.policy_params, result, drawn)
 
     def cosine_with_critic(self, windows: Windows, objective: Objective) -> float:
         """Return the cosine of the objective's with the critic's policy gradient; 0 if one is 0."""
@@ -281,13 +283,9 @@ class Learner:
             return self._fused.cosine_with_critic(
                 self.policy_params, self.critic_params, windows, objective
             )
-        ours, critics = (
-            self.policy.vjp(descent.tape, descent.action_gradient)
-            for descent in (
-                self._descent(windows, objective),
-                self._descent(windows, CriticObjective()),
-            )
-        )
+        batch = windows.tensors()
+        descents = self._descent(batch, objective), self._descent(batch, CriticObjective())
+        ours, critics = (self.policy.vjp(each.tape, each.action_gradient) for each in descents)
         return torch.cosine_similarity(ours, critics, dim=0).item()
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import final
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -136,9 +135,10 @@ class OffPolicyAgent(Agent):
             update_index: j, counted over the whole run.
         """
         transitions = self._critic_batch()
-        shape = tuple(transitions.action.shape)
-        noise = self.streams.target_noise.standard_normal(shape, dtype=np.float32)
-        loss, applied = self.learner.update_critic(transitions, torch.from_numpy(noise))
+        noise = self.streams.target_noise.standard_normal(
+            transitions.action.shape, dtype=np.float32
+        )
+        loss, applied = self.learner.update_critic(transitions, noise)
         self.statistics.add("critic_loss", loss)
         self.statistics.count("skipped_updates", not applied)
         self.health.count_critic_update(applied, self._config.supervision)

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mgrl_cli.algorithm.batches import Windows, masked_mean
+from mgrl_cli.algorithm.batches import WindowTensors, masked_mean
 from mgrl_cli.algorithm.networks import CriticNetwork, CriticTape, PolicyNetwork, PolicyTape
 from mgrl_cli.algorithm.objective_curvature import ObjectiveCurvature, objective_curvature
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork
@@ -63,7 +63,7 @@ class MetaProblem:
         """Return Q_θ1(s, a), differentiable once and in the action only."""
         return self.critic.first_once(self.critic_params, obs, action)
 
-    def evidence(self, policy_params: Tensor, windows: Windows) -> PolicyEvidence:
+    def evidence(self, policy_params: Tensor, windows: WindowTensors) -> PolicyEvidence:
         """Return what the objective sees of the policy φ on `windows`."""
         return PolicyEvidence(windows, self.policy(policy_params, windows.obs), self.q_first)
 
@@ -74,7 +74,9 @@ class MetaProblem:
         is_valid = windows.is_valid
         return torch.where(is_valid, losses, torch.zeros_like(losses)).sum()
 
-    def meta_loss(self, policy_params: Tensor, batches: Sequence[Windows]) -> Float[Tensor, ""]:
+    def meta_loss(
+        self, policy_params: Tensor, batches: Sequence[WindowTensors]
+    ) -> Float[Tensor, ""]:
         """Return J = -mean Q_θ1(s, π_φ(s)) over the valid states of all batches."""
         obs = torch.cat([windows.obs[:, :-1] for windows in batches])
         is_valid = torch.cat([windows.is_valid for windows in batches])
@@ -112,7 +114,7 @@ class MetaGradient(NamedTuple):
 class _Step(NamedTuple):
     """One virtual step, kept for the walk back."""
 
-    windows: Windows
+    windows: WindowTensors
     policy_params: Tensor
     policy_tape: PolicyTape
     curvature: ObjectiveCurvature
@@ -124,7 +126,7 @@ def meta_gradient(
     problem: MetaProblem,
     params: Float[Tensor, " param"],
     policy_params: Float[Tensor, " policy_param"],
-    batches: Sequence[Windows],
+    batches: Sequence[WindowTensors],
 ) -> MetaGradient:
     """Return ∇_α J by contraction, without a second derivative of the policy for K = 1.
 
@@ -154,7 +156,7 @@ def meta_gradient(
 
 
 def _virtual_step(
-    problem: MetaProblem, params: Tensor, policy_params: Tensor, windows: Windows
+    problem: MetaProblem, params: Tensor, policy_params: Tensor, windows: WindowTensors
 ) -> _Step:
     """Differentiate Σ_valid ℓ in action space, where it stays differentiable, and then to φ."""
     tape = problem.policy.forward(policy_params, windows.obs.flatten(0, 1))
@@ -175,7 +177,7 @@ class _Judgement(NamedTuple):
 
 
 def _judgement(
-    problem: MetaProblem, policy_params: Tensor, batches: Sequence[Windows]
+    problem: MetaProblem, policy_params: Tensor, batches: Sequence[WindowTensors]
 ) -> _Judgement:
     obs = torch.cat([windows.obs[:, :-1] for windows in batches]).flatten(0, 1)
     is_valid = torch.cat([windows.is_valid for windows in batches]).flatten()
@@ -186,7 +188,7 @@ def _judgement(
 
 
 def _meta_loss_gradient(
-    problem: MetaProblem, policy_params: Tensor, batches: Sequence[Windows]
+    problem: MetaProblem, policy_params: Tensor, batches: Sequence[WindowTensors]
 ) -> Tensor:
     """Return ∂J/∂φ_K."""
     judgement = _judgement(problem, policy_params, batches)
@@ -199,7 +201,7 @@ def gain(
     problem: MetaProblem,
     policy_params: Float[Tensor, " policy_param"],
     result: MetaGradient,
-    batches: Sequence[Windows],
+    batches: Sequence[WindowTensors],
 ) -> float:
     """Return J(φ_0) - J(φ_K): what the virtual step was worth in the critic's eyes."""
     before = _judgement(problem, policy_params, batches)
@@ -237,7 +239,7 @@ def meta_gradient_by_double_backward(
     problem: MetaProblem,
     params: Float[Tensor, " param"],
     policy_params: Float[Tensor, " policy_param"],
-    batches: Sequence[Windows],
+    batches: Sequence[WindowTensors],
 ) -> MetaGradient:
     """Return ∇_α J by differentiating through the whole graph of virtual steps (the oracle)."""
     alpha = params.detach().requires_grad_()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mgrl_cli.algorithm.batches import Windows, mean_weights
+from mgrl_cli.algorithm.batches import WindowTensors, mean_weights
 from mgrl_cli.algorithm.fused.objective import fused_losses, supports
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
 from mgrl_cli.errors import UsageError
@@ -28,7 +28,7 @@ class PolicyEvidence:
 
     def __init__(
         self,
-        windows: Windows,
+        windows: WindowTensors,
         actions: Float[Tensor, "batch time_plus_1 act"],
         critic: Callable[[Tensor, Tensor], Tensor],
     ) -> None:

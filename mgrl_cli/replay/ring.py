@@ -7,11 +7,9 @@ observation, so the successor of row k is row k + 1. *Slots*, one per step, say 
 Both wrap, in the middle of an episode too.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32
 from numpy import ndarray
 from numpy.typing import NDArray
@@ -185,7 +183,7 @@ class ReplayRing:
             self._rows, self._places, self._first_slot, positions, timeout_is_terminal, *arrays
         )
         behaviour = self._take_behaviour(positions, steps) if with_behaviour else None
-        return Windows(*map(_tensor, arrays), behaviour=behaviour)
+        return Windows(*arrays, behaviour=behaviour)
 
     def sample_transitions(
         self, rng: np.random.Generator, batch: int, *, timeout_is_terminal: bool = False
@@ -208,7 +206,7 @@ class ReplayRing:
         self._gather.transitions(
             self._rows, self._places, self._first_slot, positions, timeout_is_terminal, *arrays
         )
-        return Transitions(*map(_tensor, (*arrays, np.ones(batch, np.bool_))))
+        return Transitions(*arrays, np.ones(batch, np.bool_))
 
     def read_all(self) -> list[StoredEpisode]:
         """Return every stored episode, oldest first; `UsageError` without raw actions."""
@@ -269,7 +267,7 @@ class ReplayRing:
         is_valid = time < left
         raw_action = self._raw_action.take(step_slots, axis=0, mode="wrap") * is_valid[:, :, None]
         log_density = self._log_density.take(step_slots, mode="wrap") * is_valid
-        return Behaviour(_tensor(raw_action), _tensor(log_density))
+        return Behaviour(raw_action, log_density)
 
 
 def _rows_of(episode: Episode) -> Rows:
@@ -278,6 +276,3 @@ def _rows_of(episode: Episode) -> Rows:
     columns = np.column_stack(steps).astype(np.float32)
     final = np.zeros((1, columns.shape[1]), np.float32)
     return np.hstack((episode.obs, np.vstack((columns, final))))
-
-
-_tensor: Callable[[NDArray[np.generic]], torch.Tensor] = torch.from_numpy

@@ -59,20 +59,20 @@ def learner_of(assignments: Sequence[str], *, compiled: bool) -> Learner:
 def draw_windows(seed: int) -> Windows:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, STEPS + 1, BATCH)
-    is_valid = torch.from_numpy(np.arange(STEPS) < lengths[:, None])
+    is_valid = np.arange(STEPS) < lengths[:, None]
     normal = rng.standard_normal
     return Windows(
-        obs=torch.from_numpy(normal((BATCH, STEPS + 1, OBS_SIZE), np.float32)),
-        action=torch.from_numpy(rng.uniform(-1, 1, (BATCH, STEPS, ACT_SIZE))).float(),
-        reward=torch.from_numpy(normal((BATCH, STEPS), np.float32)) * is_valid,
-        terminated=torch.from_numpy(rng.random((BATCH, STEPS)) < 0.2) & is_valid,
+        obs=normal((BATCH, STEPS + 1, OBS_SIZE), np.float32),
+        action=rng.uniform(-1, 1, (BATCH, STEPS, ACT_SIZE)).astype(np.float32),
+        reward=normal((BATCH, STEPS), np.float32) * is_valid,
+        terminated=(rng.random((BATCH, STEPS)) < 0.2) & is_valid,
         is_valid=is_valid,
     )
 
 
-def draw_transitions(seed: int) -> tuple[Transitions, torch.Tensor]:
+def draw_transitions(seed: int) -> tuple[Transitions, np.ndarray]:
     noise = np.random.default_rng(seed).standard_normal((BATCH * STEPS, ACT_SIZE), np.float32)
-    return transitions_of(draw_windows(seed)), torch.from_numpy(noise)
+    return transitions_of(draw_windows(seed)), noise
 
 
 def assert_alike(ours: Learner, plain: Learner) -> None:
@@ -238,11 +238,11 @@ def test_gradients_that_are_not_finite_change_nothing(bad: float) -> None:
     learner = learner_of((), compiled=True)
     before = {name: tensor.clone() for name, tensor in learner.tensors().items()}
     transitions, noise = draw_transitions(0)
-    transitions = transitions._replace(reward=torch.full_like(transitions.reward, bad))
+    transitions = transitions._replace(reward=np.full_like(transitions.reward, bad))
     _, applied = learner.update_critic(transitions, noise)
     assert not applied
     windows = draw_windows(0)
-    windows = windows._replace(obs=torch.full_like(windows.obs, torch.nan))
+    windows = windows._replace(obs=np.full_like(windows.obs, np.nan))
     assert not learner.update_policy(windows, CriticObjective(), 1.0).applied
     for name, tensor in learner.tensors().items():
         assert torch.equal(tensor, before[name]), name

@@ -45,22 +45,22 @@ def learner_of(*assignments: str, seed: int = 0) -> Learner:
 @pytest.fixture
 def windows(rng) -> Windows:
     """Masked windows, every second one ending in a terminal step."""
-    is_valid = torch.arange(STEPS) < torch.tensor(LENGTHS)[:, None]
+    lengths, time = np.array(LENGTHS)[:, None], np.arange(STEPS)
+    is_valid = time < lengths
     shape = (len(LENGTHS), STEPS)
-    last = torch.tensor(LENGTHS)[:, None] - 1 == torch.arange(STEPS)
     return Windows(
-        obs=torch.from_numpy(rng.standard_normal((shape[0], STEPS + 1, OBS_SIZE))).float(),
-        action=torch.from_numpy(rng.uniform(-1, 1, (*shape, ACT_SIZE))).float(),
-        reward=torch.from_numpy(rng.standard_normal(shape)).float() * is_valid,
-        terminated=last & (torch.arange(shape[0])[:, None] % 2 == 1),
+        obs=rng.standard_normal((shape[0], STEPS + 1, OBS_SIZE)).astype(np.float32),
+        action=rng.uniform(-1, 1, (*shape, ACT_SIZE)).astype(np.float32),
+        reward=rng.standard_normal(shape).astype(np.float32) * is_valid,
+        terminated=(time == lengths - 1) & (np.arange(shape[0])[:, None] % 2 == 1),
         is_valid=is_valid,
     )
 
 
 @pytest.fixture
-def noise(rng) -> torch.Tensor:
+def noise(rng) -> np.ndarray:
     """Standard normal, so that 0.2 · noise is clipped at 0.5 now and then."""
-    return torch.from_numpy(rng.standard_normal((len(LENGTHS) * STEPS, ACT_SIZE))).float()
+    return rng.standard_normal((len(LENGTHS) * STEPS, ACT_SIZE), dtype=np.float32)
 
 
 @pytest.fixture
@@ -122,9 +122,10 @@ class TwinLearner:
         both = [parameter for critic in self.critics for parameter in critic.parameters()]
         self.critic_optimizer = torch.optim.Adam(both, lr=1e-3)
 
-    def critic_loss(self, batch: Transitions, noise: torch.Tensor) -> torch.Tensor:
+    def critic_loss(self, drawn: Transitions, noise: np.ndarray) -> torch.Tensor:
+        batch = drawn.tensors()
         with torch.no_grad():
-            smoothing = (0.2 * noise).clamp(-0.5, 0.5)
+            smoothing = (0.2 * torch.from_numpy(noise)).clamp(-0.5, 0.5)
             next_action = (self.policy_target(batch.next_obs).tanh() + smoothing).clamp(-1, 1)
             pairs = torch.cat([batch.next_obs, next_action], dim=1)
             q1, q2 = (critic(pairs)[:, 0] for critic in self.critic_targets)
@@ -133,7 +134,7 @@ class TwinLearner:
         y = y[batch.is_valid]
         return sum(nn.functional.mse_loss(critic(pairs)[:, 0], y) for critic in self.critics)
 
-    def update_critic(self, batch: Transitions, noise: torch.Tensor) -> float:
+    def update_critic(self, batch: Transitions, noise: np.ndarray) -> float:
         loss = self.critic_loss(batch, noise)
         self.critic_optimizer.zero_grad()
         loss.backward()
@@ -142,7 +143,7 @@ class TwinLearner:
 
     def update_policy(self, windows: Windows, *, clip_norm: float = 1.0) -> float:
         """One DDPG step."""
-        obs = windows.obs[:, :-1][windows.is_valid]
+        obs = torch.from_numpy(windows.obs[:, :-1][windows.is_valid])
         pairs = torch.cat([obs, self.policy(obs).tanh()], dim=1)
         loss = -self.critics[0](pairs).mean()
         self.policy_optimizer.zero_grad()
@@ -279,7 +280,8 @@ def test_annealing_by_the_learning_rate_takes_smaller_steps_along_the_objective(
 
 def test_action_slack_is_the_mean_of_one_minus_squares(windows):
     learner = learner_of()
-    actions = learner.policy(learner.policy_params, windows.obs[:, :-1])[windows.is_valid]
+    batch = windows.tensors()
+    actions = learner.policy(learner.policy_params, batch.obs[:, :-1])[batch.is_valid]
     update = learner.update_policy(windows, CriticObjective(), 1.0)
     assert update.action_slack == pytest.approx((1 - actions**2).mean().item(), rel=1e-5)
 
@@ -292,7 +294,7 @@ def test_pre_activations_beyond_the_limit_are_pulled_back(windows):
 
     learner, free = learner_of("policy.pre_activation_limit=0.05"), learner_of()
     before = learner.policy_params.clone()
-    obs = windows.obs[:, :-1][windows.is_valid]
+    obs = torch.from_numpy(windows.obs[:, :-1][windows.is_valid])
 
     def excess():
         z = learner.policy.pre_activation(learner.policy_params, obs)
@@ -311,7 +313,7 @@ def test_the_penalty_adds_to_the_objectives_gradient(windows):
     learner = learner_of("policy.pre_activation_limit=0.05", "policy.clip_norm=1e6")
     module = module_of(learner.policy.layout.views(learner.policy_params))
     critic = module_of(learner.critic.layout.views(learner.critic_params[0]))
-    obs = windows.obs[:, :-1][windows.is_valid]
+    obs = torch.from_numpy(windows.obs[:, :-1][windows.is_valid])
     z = module(obs)
     penalty = torch.clamp(z.abs() - 0.05, min=0).square().mean()
     (penalty - critic(torch.cat([obs, z.tanh()], dim=1)).mean()).backward()
@@ -337,14 +339,14 @@ def loss_of_one_step(learner: Learner, *, terminated: bool) -> float:
     set_constant(learner, learner.critic_params, (0.0, 0.0))
     set_constant(learner, learner.critic_target, (7.0, 5.0))
     batch = Transitions(
-        obs=torch.zeros(1, OBS_SIZE),
-        action=torch.zeros(1, ACT_SIZE),
-        reward=torch.ones(1),
-        next_obs=torch.zeros(1, OBS_SIZE),
-        terminated=torch.tensor([terminated]),
-        is_valid=torch.tensor([True]),
+        obs=np.zeros((1, OBS_SIZE), np.float32),
+        action=np.zeros((1, ACT_SIZE), np.float32),
+        reward=np.ones(1, np.float32),
+        next_obs=np.zeros((1, OBS_SIZE), np.float32),
+        terminated=np.array([terminated]),
+        is_valid=np.array([True]),
     )
-    loss, _ = learner.update_critic(batch, torch.zeros(1, ACT_SIZE))
+    loss, _ = learner.update_critic(batch, np.zeros((1, ACT_SIZE), np.float32))
     return loss
 
 
@@ -376,10 +378,10 @@ def test_a_time_limit_bootstraps_and_a_fall_does_not(env_id, timeout_is_terminal
     ring = ReplayRing(steps, environment.obs_size, environment.act_size)
     ring.append(episode)
     window = ring.sample_windows(rng, 1, steps, "inside", timeout_is_terminal=timeout_is_terminal)
-    last = Transitions(*(tensor[-1:] for tensor in transitions_of(window)))
+    last = Transitions(*(array[-1:] for array in transitions_of(window)))
     set_constant(learner, learner.critic_params, (0.0, 0.0))
     set_constant(learner, learner.critic_target, (5.0, 5.0))
-    loss, _ = learner.update_critic(last, torch.zeros(1, environment.act_size))
+    loss, _ = learner.update_critic(last, np.zeros((1, environment.act_size), np.float32))
     y = episode.reward[-1] + (0.99 * 5.0 if bootstraps else 0.0)
     assert loss == pytest.approx(2 * y**2, rel=1e-5)
 
@@ -398,12 +400,12 @@ def test_targets_follow_slowly():
 def test_padding_does_not_touch_the_critics(windows, noise):
     plain, other = learner_of(), learner_of()
     is_padding = ~windows.is_valid
-    obs = windows.obs.clone()
+    obs = windows.obs.copy()
     obs[:, 1:][is_padding] = 9.0
     elsewhere = windows._replace(
         obs=obs,
-        action=torch.where(is_padding[..., None], 0.9, windows.action),
-        reward=torch.where(is_padding, 1e3, windows.reward),
+        action=np.where(is_padding[..., None], np.float32(0.9), windows.action),
+        reward=np.where(is_padding, np.float32(1e3), windows.reward),
     )
     first, _ = plain.update_critic(transitions_of(windows), noise)
     second, _ = other.update_critic(transitions_of(elsewhere), noise)
@@ -437,7 +439,7 @@ def test_a_poisoned_critic_update_leaves_no_trace(windows, noise, poison):
     batch = transitions_of(windows)
     learner.update_critic(batch, noise)
     twin.update_critic(batch, noise)
-    reward = batch.reward.clone()
+    reward = batch.reward.copy()
     reward[0] = poison
     loss, applied = learner.update_critic(batch._replace(reward=reward), noise)
     assert not applied
@@ -529,7 +531,8 @@ def test_the_meta_gradient_is_that_of_the_present_networks(windows, network, alp
     problem = learner.meta_problem(network)
     assert problem.virtual_step.kind == "unit"
     assert problem.virtual_step.size == 0.1
-    plain = meta_gradient_by_double_backward(problem, alpha, learner.policy_params, batches)
+    drawn = [each.tensors() for each in batches]
+    plain = meta_gradient_by_double_backward(problem, alpha, learner.policy_params, drawn)
     error = (result.gradient - plain.gradient).norm() / plain.gradient.norm()
     assert error < 1e-3  # float32
 
@@ -538,7 +541,7 @@ def test_the_gain_is_what_the_virtual_step_wins(windows, network, alpha):
     learner = learner_of()
     batches = [windows, windows]
     result = learner.meta_gradient(network, alpha, batches)
-    obs = windows.obs[:, :-1][windows.is_valid]
+    obs = torch.from_numpy(windows.obs[:, :-1][windows.is_valid])
 
     def mean_q(phi):
         critic = module_of(learner.critic.layout.views(learner.critic_params[0]))
@@ -577,16 +580,17 @@ def test_reinforce_drives_the_policy_through_the_same_update(windows):
     learner = learner_of("policy.clip_norm=1e6")
     objective = ReinforceObjective(discount=0.99)
     phi = learner.policy_params.clone().requires_grad_()
-    actions = learner.policy(phi, windows.obs)
-    values = learner.q_first(windows.obs, actions).detach()
-    delta = windows.reward + 0.99 * ~windows.terminated * values[:, 1:] - values[:, :-1]
+    batch = windows.tensors()
+    actions = learner.policy(phi, batch.obs)
+    values = learner.q_first(batch.obs, actions).detach()
+    delta = batch.reward + 0.99 * ~batch.terminated * values[:, 1:] - values[:, :-1]
     advantage = torch.zeros_like(delta)
     for b, length in enumerate(LENGTHS):
         for t in range(length):
             discounts = (0.99 * 0.97) ** torch.arange(length - t)
             advantage[b, t] = (discounts * delta[b, t:length]).sum()
-    distance = (windows.action - actions[:, :-1]).square().mean(dim=-1)
-    loss = masked_mean(distance * advantage, windows.is_valid)
+    distance = (batch.action - actions[:, :-1]).square().mean(dim=-1)
+    loss = masked_mean(distance * advantage, batch.is_valid)
     (expected,) = torch.autograd.grad(loss, phi)
     assert learner.update_policy(windows, objective, 1.0).loss == pytest.approx(
         loss.item(), rel=1e-4

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgrl_cli.algorithm.batches import Windows
+from mgrl_cli.algorithm.batches import WindowTensors
 from mgrl_cli.algorithm.meta_gradient import MetaProblem, VirtualStep
 from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork
 from mgrl_cli.algorithm.objective_network import (
@@ -53,13 +53,13 @@ def random_windows(
     act_size: int = 2,
     lengths: list[int] = LENGTHS,
     steps: int = STEPS,
-) -> Windows:
+) -> WindowTensors:
     """Windows padded as the replay pads them: zeros, and the last observation again."""
     is_valid = validity(lengths, steps)
     obs = normal(rng, len(lengths), steps + 1, obs_size)
     for b, length in enumerate(lengths):
         obs[b, length:] = obs[b, length]
-    return Windows(
+    return WindowTensors(
         obs=obs,
         action=uniform_actions(rng, len(lengths), steps, act_size) * is_valid[..., None],
         reward=normal(rng, len(lengths), steps) * is_valid,
@@ -96,7 +96,7 @@ class Setup(NamedTuple):
     problem: MetaProblem
     alpha: Tensor
     phi: Tensor
-    batches: list[Windows]
+    batches: list[WindowTensors]
 
 
 def meta_setup(

@@ -1,16 +1,26 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from mgrl_cli.algorithm.batches import (
     Behaviour,
+    Windows,
     masked_mean,
     mean_weights,
     part_of,
     transitions_of,
 )
 from tests.algorithm.problems import LENGTHS, STEPS, random_windows
+
+
+def drawn_windows(rng):
+    """Windows as the replay gives them."""
+    obs, action, reward, terminated, is_valid, _ = random_windows(rng)
+    numbers = (tensor.float().numpy() for tensor in (obs, action, reward))
+    return Windows(*numbers, terminated.numpy(), is_valid.numpy())
+
 
 VALUES = torch.tensor([[1.0, 2.0, 9.0], [6.0, math.nan, math.inf]])
 IS_VALID = torch.tensor([[True, True, False], [True, False, False]])
@@ -38,17 +48,26 @@ def test_padding_gets_no_gradient():
     assert gradient.tolist() == [0.5, 0.5, 0.0]
 
 
+def test_transitions_of_windows_of_one_step_have_no_gaps(rng):
+    windows = drawn_windows(rng)
+    one_step = Windows(windows.obs[:, :2].copy(), *(array[:, :1].copy() for array in windows[1:-1]))
+    rows = transitions_of(one_step)
+    assert all(array.flags.c_contiguous for array in rows)
+    assert np.array_equal(rows.next_obs, windows.obs[:, 1])
+
+
 def test_windows_become_transitions_with_the_stored_successor(rng):
-    windows = random_windows(rng)
+    windows = drawn_windows(rng)
     rows = transitions_of(windows)
+    assert all(array.flags.c_contiguous for array in rows)
     assert rows.reward.shape == (len(LENGTHS) * STEPS,)
     for b, length in enumerate(LENGTHS):
         for t in range(STEPS):
             row = b * STEPS + t
             assert rows.is_valid[row] == (t < length)
-            assert torch.equal(rows.obs[row], windows.obs[b, t])
-            assert torch.equal(rows.next_obs[row], windows.obs[b, t + 1])
-            assert torch.equal(rows.action[row], windows.action[b, t])
+            assert np.array_equal(rows.obs[row], windows.obs[b, t])
+            assert np.array_equal(rows.next_obs[row], windows.obs[b, t + 1])
+            assert np.array_equal(rows.action[row], windows.action[b, t])
             assert rows.reward[row] == windows.reward[b, t]
             assert rows.terminated[row] == windows.terminated[b, t]
 
@@ -73,11 +92,25 @@ def test_mean_weights_are_the_gradient_of_the_mean(over_padding):
 
 
 def test_a_part_of_a_batch_takes_its_behaviour_along(rng):
-    windows = random_windows(rng)
+    windows = drawn_windows(rng)
     part = part_of(windows, slice(1, 3))
     assert part.behaviour is None
-    assert all(torch.equal(a, b[1:3]) for a, b in zip(part[:-1], windows[:-1], strict=True))
+    assert all(np.array_equal(a, b[1:3]) for a, b in zip(part[:-1], windows[:-1], strict=True))
     behaviour = Behaviour(2 * windows.action, windows.reward)
     part = part_of(windows._replace(behaviour=behaviour), slice(1, 3))
-    assert torch.equal(part.behaviour.raw_action, 2 * part.action)
-    assert torch.equal(part.behaviour.log_density, part.reward)
+    assert np.array_equal(part.behaviour.raw_action, 2 * part.action)
+    assert np.array_equal(part.behaviour.log_density, part.reward)
+
+
+def test_tensors_share_the_memory_of_a_batch(rng):
+    windows = drawn_windows(rng)
+    windows = windows._replace(behaviour=Behaviour(2 * windows.action, windows.reward.copy()))
+    *arrays, behaviour = windows
+    *tensors, behaviour_tensors = windows.tensors()
+    rows = transitions_of(windows)
+    for array, tensor in zip(
+        (*arrays, *behaviour, *rows), (*tensors, *behaviour_tensors, *rows.tensors()), strict=True
+    ):
+        assert np.shares_memory(array, tensor.numpy())
+        assert np.array_equal(array, tensor.numpy())
+    assert windows._replace(behaviour=None).tensors().behaviour is None

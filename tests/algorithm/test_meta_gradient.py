@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgrl_cli.algorithm.batches import Windows
+from mgrl_cli.algorithm.batches import WindowTensors
 from mgrl_cli.algorithm.meta_gradient import (
     SHORTEST_UNIT_GRADIENT,
     VirtualStep,
@@ -51,7 +51,7 @@ class Trajectory:
         self._signals: list[ObjectiveSignals] = []
         self.evaluate(setup.alpha)
 
-    def _signals_at(self, k: int, phi: torch.Tensor, windows: Windows) -> ObjectiveSignals:
+    def _signals_at(self, k: int, phi: torch.Tensor, windows: WindowTensors) -> ObjectiveSignals:
         if k == len(self._signals):  # the unperturbed run
             problem = self._setup.problem
             actions = problem.policy(phi, windows.obs)
@@ -123,7 +123,7 @@ def test_gradcheck_of_a_shrunken_objective(rng, kind, inner_steps):
     setup = setup_of(rng, kind, inner_steps, shape=shape, hidden=4)
     # One window of a single step, one of three; `obs` has a time index more.
     small = [
-        Windows(windows.obs[1:3, :4], *(tensor[1:3, :3] for tensor in windows[1:-1]))
+        WindowTensors(windows.obs[1:3, :4], *(tensor[1:3, :3] for tensor in windows[1:-1]))
         for windows in setup.batches
     ]
     setup = setup._replace(batches=small)
@@ -207,7 +207,7 @@ def test_float32_agrees_with_float64(rng, kind, inner_steps):
         virtual_step=setup.problem.virtual_step,
     )
     batches = [
-        Windows(*(x.float() if x.is_floating_point() else x for x in windows[:-1]))
+        WindowTensors(*(x.float() if x.is_floating_point() else x for x in windows[:-1]))
         for windows in setup.batches
     ]
     single = meta_gradient(problem, setup.alpha.float(), setup.phi.float(), batches)

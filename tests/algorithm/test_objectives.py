@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgrl_cli.algorithm.batches import Behaviour, Windows, masked_mean
+from mgrl_cli.algorithm.batches import BehaviourTensors, WindowTensors, masked_mean
 from mgrl_cli.algorithm.networks import CriticNetwork, PolicyNetwork
 from mgrl_cli.algorithm.objective_network import ObjectiveNetwork, ObjectiveSignals
 from mgrl_cli.algorithm.objectives import (
@@ -245,13 +245,13 @@ def test_the_policys_gradient_ignores_padding(case, rng):
 
 def two_steps(log_behaviour, is_valid=(True, True)) -> tuple[PolicyEvidence, torch.Tensor]:
     """One action dimension, π(s) = 0, a = (1, 2), r = (2, 4), V = 0; and the actions as a leaf."""
-    windows = Windows(
+    windows = WindowTensors(
         obs=torch.zeros(1, 3, 1, dtype=torch.float64),
         action=torch.ones(1, 2, 1, dtype=torch.float64),
         reward=torch.tensor([[2.0, 4.0]], dtype=torch.float64),
         terminated=torch.zeros(1, 2, dtype=torch.bool),
         is_valid=torch.tensor([is_valid]),
-        behaviour=Behaviour(
+        behaviour=BehaviourTensors(
             torch.tensor([[[1.0], [2.0]]], dtype=torch.float64),
             torch.tensor([log_behaviour], dtype=torch.float64),
         ),
@@ -303,7 +303,7 @@ def test_an_infinite_weight_before_padding_stays_where_it_is():
 def test_importance_weighted_losses_agree_with_loops(case, rng, weight_clip):
     raw_action = case.windows.action + 0.3 * normal(rng, *case.windows.action.shape)
     log_density = 0.5 * normal(rng, len(LENGTHS), STEPS) * case.windows.is_valid
-    case.windows = case.windows._replace(behaviour=Behaviour(raw_action, log_density))
+    case.windows = case.windows._replace(behaviour=BehaviourTensors(raw_action, log_density))
     evidence = case.evidence()
     losses = ImportanceWeightedReinforce(
         discount=0.9, trace_decay=0.8, noise=0.7, weight_clip=weight_clip, terminal_bonus=1.0
@@ -326,7 +326,7 @@ def test_importance_weighted_losses_agree_with_loops(case, rng, weight_clip):
 def test_no_gradient_passes_through_weights_and_advantages(case, rng):
     """The slope is that of -log N times a constant, the loss over the log density."""
     raw_action = case.windows.action + 0.3 * normal(rng, *case.windows.action.shape)
-    behaviour = Behaviour(raw_action, torch.zeros_like(case.windows.reward))
+    behaviour = BehaviourTensors(raw_action, torch.zeros_like(case.windows.reward))
     case.windows = case.windows._replace(behaviour=behaviour)
     evidence = case.evidence()
     losses = ImportanceWeightedReinforce(discount=0.9, noise=0.7)(evidence)

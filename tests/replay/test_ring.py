@@ -32,10 +32,10 @@ def slow_window(episode, start, steps, *, timeout_is_terminal=False):
 def assert_windows_match(windows, episodes, steps, **options):
     """Every window equals the slow one of the episode and step it claims to start at."""
     for row in range(len(windows.obs)):
-        number, start = windows.obs[row, 0, :2].long().tolist()
+        number, start = windows.obs[row, 0, :2].astype(int).tolist()
         expected = slow_window(episodes[number], start, steps, **options)
         for name, values in expected.items():
-            np.testing.assert_array_equal(getattr(windows, name)[row].numpy(), values, name)
+            np.testing.assert_array_equal(getattr(windows, name)[row], values, name)
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,10 +63,10 @@ def test_the_ring_behaves_as_a_queue_of_episodes(
     for sample_by in ("start", "inside", "episode"):
         assert_windows_match(ring.sample_windows(rng, 16, steps, sample_by), by_number, steps)
     transitions = ring.sample_transitions(rng, 16)
-    for row, (number, step) in enumerate(transitions.obs[:, :2].long().tolist()):
+    for row, (number, step) in enumerate(transitions.obs[:, :2].astype(int).tolist()):
         kept = by_number[number]
-        np.testing.assert_array_equal(transitions.next_obs[row].numpy(), kept.obs[step + 1])
-        np.testing.assert_array_equal(transitions.action[row].numpy(), kept.action[step])
+        np.testing.assert_array_equal(transitions.next_obs[row], kept.obs[step + 1])
+        np.testing.assert_array_equal(transitions.action[row], kept.action[step])
         assert transitions.reward[row] == kept.reward[step]
         assert transitions.terminated[row] == kept.terminated[step]
     assert transitions.is_valid.all()
@@ -79,7 +79,7 @@ def test_episodes_of_one_step_fill_the_whole_capacity_after_many_wraps(make_epis
     assert (ring.num_steps, ring.num_episodes) == (7, 7)
     transitions = ring.sample_transitions(np.random.default_rng(0), 300)
     assert set(transitions.obs[:, 0].tolist()) == set(map(float, range(43, 50)))
-    assert torch.equal(transitions.next_obs[:, 0], transitions.obs[:, 0])
+    assert np.array_equal(transitions.next_obs[:, 0], transitions.obs[:, 0])
     assert (transitions.next_obs[:, 1] == 1).all()
 
 
@@ -90,7 +90,7 @@ def test_an_episode_of_eight_steps_is_padded_at_the_end(make_episode):
     assert windows.obs.shape == (5, 21, 3)
     assert windows.obs[0, :, 1].tolist() == [*range(8), *[8] * 13]
     assert windows.is_valid.tolist() == [[True] * 8 + [False] * 12] * 5
-    assert windows.terminated[0].nonzero().tolist() == [[7]]
+    assert np.flatnonzero(windows.terminated[0]).tolist() == [7]
     assert windows.reward[0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, *[0] * 12]
     assert (windows.action[:, 8:] == 0).all()
 
@@ -101,7 +101,7 @@ def test_the_last_step_may_start_a_window_of_one_valid_step(make_episode):
     windows = ring.sample_windows(np.random.default_rng(0), 200, 3, "start")
     assert set(windows.is_valid.sum(1).tolist()) == {1, 2, 3}
     at_end = windows.obs[:, 0, 1] == 7
-    assert (windows.terminated[at_end] == torch.tensor([True, False, False])).all()
+    assert (windows.terminated[at_end] == [True, False, False]).all()
 
 
 @pytest.mark.parametrize("counts", [False, True])
@@ -115,7 +115,7 @@ def test_a_time_limit_is_terminal_only_on_request(make_episode, counts, compiled
     assert_windows_match(windows, {0: episode}, 4, timeout_is_terminal=counts)
     assert bool(windows.terminated.any()) is counts
     transitions = ring.sample_transitions(rng, 50, timeout_is_terminal=counts)
-    assert torch.equal(transitions.terminated, (transitions.obs[:, 1] == 5) & counts)
+    assert np.array_equal(transitions.terminated, (transitions.obs[:, 1] == 5) & counts)
 
 
 def test_draws_depend_only_on_the_contents_and_the_generator(make_episode):
@@ -132,7 +132,7 @@ def test_draws_depend_only_on_the_contents_and_the_generator(make_episode):
             used.sample_windows(second, 32, 5, sample_by)[:-1],
             strict=True,
         ):
-            assert torch.equal(ours, theirs)
+            assert np.array_equal(ours, theirs)
     assert first.bit_generator.state == second.bit_generator.state
 
 
@@ -148,10 +148,10 @@ def test_inside_starts_follow_new_episodes_and_window_lengths(make_episode):
 def test_batches_share_no_memory_with_the_ring_or_each_other(make_episode):
     ring = ReplayRing(10, 3, 2)
     ring.append(make_episode(4, 1))
-    for tensor in ring.sample_windows(np.random.default_rng(0), 8, 6)[:-1]:
-        tensor.zero_()
-    for tensor in ring.sample_transitions(np.random.default_rng(0), 8):
-        tensor.zero_()
+    for array in ring.sample_windows(np.random.default_rng(0), 8, 6)[:-1]:
+        array[:] = 0
+    for array in ring.sample_transitions(np.random.default_rng(0), 8):
+        array[:] = 0
     windows = ring.sample_windows(np.random.default_rng(0), 8, 6)
     assert_windows_match(windows, {1: make_episode(4, 1)}, 6)
 
@@ -161,12 +161,13 @@ def test_batches_are_float32_and_bool(make_episode):
     ring.append(make_episode(4))
     rng = np.random.default_rng(0)
     for batch in (ring.sample_windows(rng, 2, 6), ring.sample_transitions(rng, 2)):
-        for name, tensor in batch._asdict().items():
+        for name, array in batch._asdict().items():
             if name == "behaviour":
-                assert tensor is None
+                assert array is None
                 continue
             is_mask = name in ("terminated", "is_valid")
-            assert tensor.dtype == (torch.bool if is_mask else torch.float32), name
+            assert array.dtype == (np.bool_ if is_mask else np.float32), name
+            assert array.flags.c_contiguous, name
 
 
 def test_too_long_an_episode_is_refused_and_evicts_nothing(make_episode):
@@ -219,14 +220,15 @@ def test_behaviour_is_that_of_the_windows_steps(wrapped):
     windows = ring.sample_windows(np.random.default_rng(1), 40, 5, with_behaviour=True)
     assert_windows_match(windows._replace(behaviour=None), episodes, 5)
     raw_action, log_density = windows.behaviour
-    assert raw_action.dtype == log_density.dtype == torch.float32
+    assert raw_action.dtype == log_density.dtype == np.float32
     # The episodes of these tests have raw_action = 2 action and mean = action / 2.
-    assert torch.equal(raw_action, 2 * windows.action)
-    gaussian = torch.distributions.Normal(windows.action / 2, NOISE)
-    expected = gaussian.log_prob(raw_action).sum(-1)
+    assert np.array_equal(raw_action, 2 * windows.action)
+    tensors = windows.tensors()
+    gaussian = torch.distributions.Normal(tensors.action / 2, NOISE)
+    expected = gaussian.log_prob(tensors.behaviour.raw_action).sum(-1).numpy()
     is_valid = windows.is_valid
     assert not is_valid.all()
-    torch.testing.assert_close(log_density[is_valid], expected[is_valid])
+    np.testing.assert_allclose(log_density[is_valid], expected[is_valid], rtol=1e-5, atol=1e-5)
     assert not log_density[~is_valid].any()
     assert not raw_action[~is_valid].any()
 
@@ -238,7 +240,7 @@ def test_asking_for_behaviour_changes_no_draw(wrapped, sample_by):
     plain = ring.sample_windows(first, 32, 4, sample_by)
     with_behaviour = ring.sample_windows(second, 32, 4, sample_by, with_behaviour=True)
     assert plain.behaviour is None
-    assert all(torch.equal(*pair) for pair in zip(plain[:-1], with_behaviour[:-1], strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(plain[:-1], with_behaviour[:-1], strict=True))
     assert first.bit_generator.state == second.bit_generator.state
 
 

@@ -43,7 +43,7 @@ def wrapped_ring(make_episode):
 @pytest.mark.parametrize("sample_by", ["start", "inside", "episode"])
 def test_starts_have_the_documented_distribution(wrapped_ring, sample_by):
     windows = wrapped_ring.sample_windows(np.random.default_rng(5), BATCH, STEPS, sample_by)
-    starts = windows.obs[:, 0, :2].long().tolist()
+    starts = windows.obs[:, 0, :2].astype(int).tolist()
     probabilities = expected_probabilities(sample_by)
     counts = dict.fromkeys(probabilities, 0)
     for number, step in starts:
@@ -58,7 +58,7 @@ def test_starts_have_the_documented_distribution(wrapped_ring, sample_by):
 
 def test_transitions_are_uniform_over_stored_steps(wrapped_ring):
     transitions = wrapped_ring.sample_transitions(np.random.default_rng(6), BATCH)
-    steps = (1000 * transitions.obs[:, 0] + transitions.obs[:, 1]).long().numpy()
+    steps = (1000 * transitions.obs[:, 0] + transitions.obs[:, 1]).astype(int)
     _, counts = np.unique(steps, return_counts=True)
     assert len(counts) == sum(LENGTHS)
     assert stats.chisquare(counts).pvalue > 0.01

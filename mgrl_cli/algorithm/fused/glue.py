@@ -23,6 +23,22 @@ def _clip(x, low, high):
     return min(max(x, low), high)
 
 
+@compiled("void", _STEPS, _ROWS)
+@no_type_check
+def line_up(obs, rows):
+    """Fill the rows of windows [batch, time + 1, obs]: all steps, then the last observations.
+
+    Without these where there are rows for the steps only.
+    """
+    batch, steps = obs.shape[0], obs.shape[1] - 1
+    for b in range(batch):
+        for t in range(steps + 1):
+            row = b * steps + t if t < steps else batch * steps + b
+            if row < len(rows):
+                for i in range(obs.shape[2]):
+                    rows[row, i] = obs[b, t, i]
+
+
 @compiled("void", _ROWS, _ROWS, _ROWS, _ROWS)
 @no_type_check
 def act(obs, pre_activation, action, pairs):
@@ -100,7 +116,7 @@ def _count(is_valid):
 @compiled("void", _MASK, "b1", "f4", _ROWS, _VECTOR)
 @no_type_check
 def weigh(is_valid, over_padding, share, weights, q_cotangent):
-    """Fill the weight of every step in a mean, and ∂((1 - p) · mean(-Q))/∂Q of every row."""
+    """Fill the weight of every step in a mean, and ∂((1 - p) · mean(-Q))/∂Q of every step."""
     batch, steps = is_valid.shape
     count = batch * steps
     if not over_padding:
@@ -109,8 +125,7 @@ def weigh(is_valid, over_padding, share, weights, q_cotangent):
     for b in range(batch):
         for t in range(steps):
             weights[b, t] = weight if is_valid[b, t] else _ZERO
-            q_cotangent[b * (steps + 1) + t] = (share - _ONE) * weights[b, t]
-        q_cotangent[b * (steps + 1) + steps] = _ZERO
+            q_cotangent[b * steps + t] = (share - _ONE) * weights[b, t]
 
 
 @compiled(
@@ -136,18 +151,18 @@ def policy_cotangent(
 
     Args:
         c: ∂(mean ℓ)/∂a [batch, time, act].
-        q_slope: gradient of the first critic's input [1, rows, obs + act] under `q_cotangent`;
+        q_slope: gradient of the first critic's input [1, steps, obs + act] under `q_cotangent`;
             no rows where p = 1.
         losses: ℓ [batch, time].
-        q: Q at all rows [1, rows].
-        q_cotangent: of every row, see `weigh`.
+        q: Q at all rows, see `line_up`, [1, rows].
+        q_cotangent: of every step, see `weigh`.
         weights: of every step, see `weigh`.
-        action: tanh z [rows, act], rows = batch · (time + 1).
+        action: tanh z at all rows [rows, act].
         pre_activation: z.
         is_valid: [batch, time].
         share: p.
         limit: of |z|, above which it is pulled back; 0: never.
-        cotangent: to fill [rows, act]; 0 at the last time.
+        cotangent: to fill, of all steps [steps, act].
     """
     batch, steps, act_size = c.shape
     count = max(_count(is_valid), 1)
@@ -156,11 +171,8 @@ def policy_cotangent(
     first = q_slope.shape[2] - act_size
     loss, slack = 0.0, 0.0
     for b in range(batch):
-        for t in range(steps + 1):
-            row = b * (steps + 1) + t
-            if t == steps:
-                cotangent[row] = _ZERO
-                continue
+        for t in range(steps):
+            row = b * steps + t
             counts = is_valid[b, t]
             if counts:
                 loss += share * weights[b, t] * losses[b, t] + q_cotangent[row] * q[0, row]

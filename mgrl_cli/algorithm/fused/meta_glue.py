@@ -19,24 +19,24 @@ _ROWS, _STEPS, _MASK = "f4[:,::1]", "f4[:,:,::1]", "b1[:,::1]"
 @compiled("void", _STEPS, _ROWS, _ROWS)
 @no_type_check
 def through_tanh(c, action, cotangent):
-    """Fill the cotangent of z from that of a [batch, time, act]; 0 at the last time."""
+    """Fill the cotangent of z at all steps from that of a [batch, time, act]."""
     batch, steps, act_size = c.shape
     for b in range(batch):
-        for t in range(steps + 1):
-            row = b * (steps + 1) + t
+        for t in range(steps):
+            row = b * steps + t
             for j in range(act_size):
                 a = action[row, j]
-                cotangent[row, j] = c[b, t, j] * (_ONE - a * a) if t < steps else _ZERO
+                cotangent[row, j] = c[b, t, j] * (_ONE - a * a)
 
 
 @compiled("void", _ROWS, _ROWS, _STEPS)
 @no_type_check
 def tangent_of_action(tangent, action, u):
-    """Fill ∂a [batch, time, act] from the tangent of z [rows, act], without the last time."""
+    """Fill ∂a [batch, time, act] from the tangent of z at all steps [steps, act]."""
     batch, steps, act_size = u.shape
     for b in range(batch):
         for t in range(steps):
-            row = b * (steps + 1) + t
+            row = b * steps + t
             for j in range(act_size):
                 a = action[row, j]
                 u[b, t, j] = tangent[row, j] * (_ONE - a * a)
@@ -47,7 +47,7 @@ def tangent_of_action(tangent, action, u):
 def action_slope(slope, action, cotangent):
     """Fill the cotangent of z from that of the first critic's input [1, rows, obs + act]."""
     first = slope.shape[2] - action.shape[1]
-    for row in range(len(action)):
+    for row in range(len(cotangent)):
         for j in range(action.shape[1]):
             a = action[row, j]
             cotangent[row, j] = slope[0, row, first + j] * (_ONE - a * a)
@@ -78,9 +78,10 @@ def judge(first_obs, second_obs, first_valid, second_valid, obs, cotangent):
 @compiled("void", _ROWS, _ROWS, _ROWS)
 @no_type_check
 def split_values(q, value, next_value):
-    """Fill V_t and V_{t+1} [batch, time] from Q at all T + 1 observations [1, rows]."""
+    """Fill V_t and V_{t+1} [batch, time] from Q at all rows, see `glue.line_up`, [1, rows]."""
     batch, steps = value.shape
     for b in range(batch):
         for t in range(steps):
-            value[b, t] = q[0, b * (steps + 1) + t]
-            next_value[b, t] = q[0, b * (steps + 1) + t + 1]
+            row = b * steps + t
+            value[b, t] = q[0, row]
+            next_value[b, t] = q[0, row + 1 if t < steps - 1 else batch * steps + b]

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mgrl_cli.algorithm.batches import Windows
 from mgrl_cli.algorithm.fused import glue, meta_glue
-from mgrl_cli.algorithm.fused.memory import array_of
 from mgrl_cli.algorithm.fused.objective import passes
 from mgrl_cli.algorithm.fused.tape import Batch, Tape
 from mgrl_cli.algorithm.fused.trunk import ArrayTape
@@ -52,30 +51,53 @@ class PolicyView:
         self.q = self.critic.output[:, :, 0]
         """[1, rows]"""
 
+    @classmethod
+    def of_windows(
+        cls,
+        sizes: AgentSizes,
+        policy_params: _Array,
+        critic_params: _Array,
+        windows: Windows,
+        *,
+        with_last: bool = True,
+    ) -> "PolicyView":
+        """Run both forward at the observations of windows: those of all steps, then the last ones.
+
+        Args:
+            sizes: of the networks.
+            policy_params: φ.
+            critic_params: θ.
+            windows: where.
+            with_last: False leaves out the last observations, which only `objective` looks at.
+        """
+        batch, steps = windows.reward.shape
+        rows = np.empty((batch * (steps + with_last), sizes.obs), np.float32)
+        glue.line_up(windows.obs, rows)
+        return cls(sizes, policy_params, critic_params, rows)
+
     def objective(
         self, network: ObjectiveNetwork, params: Tensor, windows: Windows, weights: _Array
     ) -> tuple[_Array, _Array, Tape]:
-        """Return ℓ, c = ∂(Σ weights · ℓ)/∂a and the tape, where the rows are those of `windows`.
+        """Return ℓ, c = ∂(Σ weights · ℓ)/∂a and the tape, in a view of these windows.
 
         Args:
             network: L_α.
             params: α.
-            windows: whose observations, all T + 1 of them, the rows are.
+            windows: of which this is the view.
             weights: of every step, [batch, time].
         """
         batch, steps = windows.reward.shape
         value, next_value = (np.empty((batch, steps), np.float32) for _ in range(2))
         meta_glue.split_values(self.q, value, next_value)
-        actions = self.action.reshape(batch, steps + 1, -1)
-        chosen = np.ascontiguousarray(actions[:, :-1])
+        chosen = self.action[: batch * steps].reshape(batch, steps, -1)
         evidence = Batch(
-            array_of(windows.action),
+            windows.action,
             chosen,
-            array_of(windows.reward),
+            windows.reward,
             value,
             next_value,
-            array_of(windows.terminated),
-            array_of(windows.is_valid),
+            windows.terminated,
+            windows.is_valid,
         )
         tape = Tape(network.shape, (*chosen.shape, chosen.dtype))
         alpha = tape.buffers.params

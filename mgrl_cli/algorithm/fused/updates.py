@@ -83,32 +83,33 @@ class FusedUpdates:
         critic_target: Tensor,
         adam: Adam,
         batch: Transitions,
-        noise: Tensor,
+        noise: _Array,
     ) -> tuple[float, bool]:
         """Descend the twin critics' loss once; see `Learner.update_critic`."""
         sizes, settings = self._sizes, self._critic
-        next_obs, params = array_of(batch.next_obs), adam.params.numpy()
-        policy = ArrayTape(policy_target.numpy()[None], next_obs, sizes.policy)
+        next_obs, params = batch.next_obs, adam.params.numpy()
+        # Nobody holds a target's tape, so that its memory is what the next one finds in the caches.
+        next_action = ArrayTape(policy_target.numpy()[None], next_obs, sizes.policy).output
         next_pairs = np.empty((len(next_obs), sizes.obs + sizes.act), np.float32)
         pairs = np.empty_like(next_pairs)
         glue.smooth(
             next_obs,
-            policy.output[0],
-            array_of(noise),
+            next_action[0],
+            noise,
             settings.target_noise,
             settings.target_noise_clip,
             next_pairs,
         )
-        following = ArrayTape(critic_target.numpy(), next_pairs, sizes.critic)
-        glue.pair(array_of(batch.obs), array_of(batch.action), pairs)
+        next_q = ArrayTape(critic_target.numpy(), next_pairs, sizes.critic).output
+        glue.pair(batch.obs, batch.action, pairs)
         tape = ArrayTape(params, pairs, sizes.critic)
         slope = np.empty_like(tape.output)
         loss = glue.regress(
             tape.output[:, :, 0],
-            following.output[:, :, 0],
-            array_of(batch.reward),
-            array_of(batch.terminated),
-            array_of(batch.is_valid),
+            next_q[:, :, 0],
+            batch.reward,
+            batch.terminated,
+            batch.is_valid,
             settings.discount,
             settings.terminal_bonus,
             self._over_padding,
@@ -140,13 +141,17 @@ class FusedUpdates:
             The loss, mean(1 - a²), and whether the gradient was finite.
         """
         share = 0.0 if objective is None else share
-        obs = array_of(windows.obs)
         batch, steps = windows.reward.shape
-        rows = obs.reshape(-1, self._sizes.obs)
-        view = PolicyView(self._sizes, adam.params.numpy(), critic_params.numpy(), rows)
+        view = PolicyView.of_windows(
+            self._sizes,
+            adam.params.numpy(),
+            critic_params.numpy(),
+            windows,
+            with_last=objective is not None,
+        )
         weights = np.empty((batch, steps), np.float32)
-        q_cotangent = np.empty((1, len(rows), 1), np.float32)
-        is_valid = array_of(windows.is_valid)
+        q_cotangent = np.empty((1, batch * steps, 1), np.float32)
+        is_valid = windows.is_valid
         glue.weigh(is_valid, self._over_padding, share, weights, q_cotangent[0, :, 0])
         if objective is None:
             c = np.zeros((batch, steps, self._sizes.act), np.float32)
@@ -154,7 +159,7 @@ class FusedUpdates:
         else:
             losses, c, _ = view.objective(objective.network, objective.params, windows, weights)
         slope = view.critic.input_vjp(q_cotangent) if share < 1.0 else _NO_SLOPE
-        cotangent = np.empty_like(view.action)
+        cotangent = np.empty((batch * steps, self._sizes.act), np.float32)
         loss, slack = glue.policy_cotangent(
             c,
             slope,
@@ -189,11 +194,10 @@ class FusedUpdates:
         sizes, is_unit = self._sizes, virtual_step.kind == "unit"
         _, windows = batches
         phi, theta = policy_params.numpy(), critic_params.numpy()
-        obs = array_of(windows.obs)
-        view = PolicyView(sizes, phi, theta, obs.reshape(-1, sizes.obs))
-        is_valid = array_of(windows.is_valid)
+        view = PolicyView.of_windows(sizes, phi, theta, windows)
+        is_valid = windows.is_valid
         _, c, tape = view.objective(network, params, windows, is_valid.astype(np.float32))
-        cotangent = np.empty_like(view.action)
+        cotangent = np.empty((windows.reward.size, sizes.act), np.float32)
         meta_glue.through_tanh(c, view.action, cotangent)
         g = view.policy.vjp(cotangent[None])[0]
         moved = np.empty_like(phi)
@@ -209,8 +213,8 @@ class FusedUpdates:
         w = after.policy.vjp(cotangent[None])[0]
         if is_unit:
             descent.pull_through_unit(g, norm, SHORTEST_UNIT_GRADIENT, w)
-        u = np.empty_like(c)
-        meta_glue.tangent_of_action(view.policy.jvp(w[None])[0], view.action, u)
+        u, tangent = np.empty_like(c), view.policy.jvp(w[None], windows.reward.size)[0]
+        meta_glue.tangent_of_action(tangent, view.action, u)
         gradient, _ = mixed(tape, u)
         gradient *= np.float32(-virtual_step.size)
         return MetaGradient(torch.from_numpy(gradient), torch.from_numpy(moved), norm)
@@ -238,10 +242,10 @@ class FusedUpdates:
         states = np.empty((2 * batch * steps, self._sizes.obs), np.float32)
         q_cotangent = np.empty((1, len(states), 1), np.float32)
         meta_glue.judge(
-            array_of(judged.obs),
-            array_of(windows.obs),
-            array_of(judged.is_valid),
-            array_of(windows.is_valid),
+            judged.obs,
+            windows.obs,
+            judged.is_valid,
+            windows.is_valid,
             states,
             q_cotangent[:, :, 0],
         )
@@ -255,15 +259,14 @@ class FusedUpdates:
         objective: LearnedObjectiveLoss,
     ) -> float:
         """Return the cosine of the objective's with the critic's policy gradient; 0 if one is 0."""
-        rows = array_of(windows.obs).reshape(-1, self._sizes.obs)
-        view = PolicyView(self._sizes, policy_params.numpy(), critic_params.numpy(), rows)
-        weights = np.empty(tuple(windows.reward.shape), np.float32)
-        q_cotangent = np.empty((1, len(rows), 1), np.float32)
-        glue.weigh(
-            array_of(windows.is_valid), self._over_padding, 0.0, weights, q_cotangent[0, :, 0]
+        view = PolicyView.of_windows(
+            self._sizes, policy_params.numpy(), critic_params.numpy(), windows
         )
+        weights = np.empty(windows.reward.shape, np.float32)
+        q_cotangent = np.empty((1, weights.size, 1), np.float32)
+        glue.weigh(windows.is_valid, self._over_padding, 0.0, weights, q_cotangent[0, :, 0])
         _, c, _ = view.objective(objective.network, objective.params, windows, weights)
-        ours, critics = np.empty_like(view.action), np.empty_like(view.action)
+        ours, critics = (np.empty((weights.size, self._sizes.act), np.float32) for _ in range(2))
         meta_glue.through_tanh(c, view.action, ours)
         meta_glue.action_slope(view.critic.input_vjp(q_cotangent), view.action, critics)
         a, b = (view.policy.vjp(each[None])[0].astype(np.float64) for each in (ours, critics))
