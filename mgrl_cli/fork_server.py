@@ -14,13 +14,12 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing import resource_tracker
 
+from mgrl_cli.stop_signals import stop_signals_blocked
+
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 FORKS: bool = sys.platform == "linux"
 USERS_PYTHONPATH = "MGRL_USERS_PYTHONPATH"
 """Tells the server what PYTHONPATH was before it was told where to import from."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What asks a run to stop. A terminal sends them to the whole process group, but only the
-coordinator decides what they mean; workers and their server ignore them."""
 
 
 def start_fork_server() -> None:
@@ -40,7 +39,7 @@ def start_fork_server() -> None:
         from multiprocessing import forkserver
 
         multiprocessing.set_forkserver_preload(["mgrl_cli.runtime.preload"])
-        with stop_signals_held_back(), _import_path_handed_on():
+        with stop_signals_blocked(), _import_path_handed_on():
             forkserver.ensure_running()
 
 
@@ -70,27 +69,13 @@ def _import_path_handed_on() -> Generator[None]:
                 os.environ[name] = value
 
 
-@contextmanager
-def stop_signals_held_back() -> Generator[None]:
-    """Block the stop signals in this thread; they arrive at the end.
-
-    A process started meanwhile begins with them blocked. It may spend seconds on imports before it
-    can ignore them, and a Ctrl-C in that time would kill it.
-    """
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-
-
-def stop_signals_held_back_if_spawned() -> AbstractContextManager[None]:
-    """Hold them back where a process starts from nothing.
+def stop_signals_blocked_if_spawned() -> AbstractContextManager[None]:
+    """Block them where a process starts from nothing.
 
     A forked one begins with them blocked anyway, and to make it may take as long as the fork
     server's imports, in which a Ctrl-C should be heard.
     """
-    return nullcontext() if FORKS else stop_signals_held_back()
+    return nullcontext() if FORKS else stop_signals_blocked()
 
 
 def _start_resource_tracker() -> None:

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from mgrl_cli.fork_server import STOP_SIGNALS
+from mgrl_cli.stop_signals import STOP_SIGNALS
 
 fork_server_pid: int | None = None
 """Of the fork server, in it and in what it becomes: the parent of workers, dead or alive."""
@@ -44,4 +44,4 @@ def begin_life() -> None:
         Path("/proc/self/comm").write_text(multiprocessing.current_process().name)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see `stop_signals_held_back`
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see `stop_signals_blocked`

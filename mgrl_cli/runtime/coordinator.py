@@ -9,15 +9,12 @@ import math
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from types import FrameType
 from typing import Protocol, final
 
 from mgrl_cli.agents.population import AgentSpec
 from mgrl_cli.errors import Interrupted, StorageError
-from mgrl_cli.fork_server import STOP_SIGNALS
 from mgrl_cli.run_dir.checkpoints import Checkpoint
 from mgrl_cli.run_dir.layout import agent_name
 from mgrl_cli.run_dir.validations import WORKER_LOST, early_end
@@ -30,6 +27,7 @@ from mgrl_cli.runtime.pulse import PulseBoard, Watchdog
 from mgrl_cli.runtime.recorder import record_event
 from mgrl_cli.runtime.stop import StopRequest
 from mgrl_cli.runtime.worker import Worker, WorkerPlan, prepared_torch
+from mgrl_cli.stop_signals import stop_signals_heard
 from mgrl_cli.telemetry import AgentSnapshot, AgentState, ObjectiveSnapshot, RunSnapshot
 
 
@@ -79,7 +77,7 @@ class Coordinator:
             StorageError: the run directory could not be written.
             Interrupted: a signal ended the run; what was finished is saved.
         """
-        with self._signals_ask_to_stop():
+        with stop_signals_heard(self._hear_signal):
             while not self._run_generation():
                 pass
         config, rounds, is_final = self._plan.config, 0, False
@@ -236,27 +234,12 @@ class Coordinator:
             return replace(snapshot, state=AgentState.QUARANTINED)
         return snapshot
 
-    @contextmanager
-    def _signals_ask_to_stop(self) -> Generator[None]:
+    def _hear_signal(self, number: int) -> None:
         """First signal: finish the meta-step, save and leave. Second: leave at once."""
-
-        def handle(number: int, _frame: FrameType | None) -> None:
-            if self._signal is not None:
-                raise Interrupted(f"stopped at once; {self._how_to_continue()}", number)
-            self._signal = number
-            self._stop.request(number)
-
-        numbers = set(STOP_SIGNALS)
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: to outlive the terminal
-            numbers.remove(signal.SIGHUP)
-        previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {
-            number: signal.signal(number, handle) for number in numbers
-        }
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        if self._signal is not None:
+            raise Interrupted(f"stopped at once; {self._how_to_continue()}", number)
+        self._signal = number
+        self._stop.request(number)
 
 
 def _objective_snapshot(

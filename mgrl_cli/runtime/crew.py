@@ -7,7 +7,7 @@ from multiprocessing.connection import wait
 from typing import final
 
 from mgrl_cli.errors import FileError, MgrlError, StorageError, UsageError, WorkerError
-from mgrl_cli.fork_server import start_fork_server, stop_signals_held_back_if_spawned
+from mgrl_cli.fork_server import start_fork_server, stop_signals_blocked_if_spawned
 from mgrl_cli.runtime.channel import WorkerHandle
 from mgrl_cli.runtime.generation import Generation
 from mgrl_cli.runtime.messages import Report, Saved, WorkerFailure
@@ -77,7 +77,7 @@ class Crew:
             for plan in plans:
                 if self._stop.is_requested:
                     return
-                with stop_signals_held_back_if_spawned(), _refusals_named(f"worker {plan.number}"):
+                with stop_signals_blocked_if_spawned(), _refusals_named(f"worker {plan.number}"):
                     handle = _start(plan)
                     self._handles.append(handle)
                     stack.callback(handle.kill)

@@ -16,7 +16,7 @@ from mgrl_cli.cores import usable_cores
 from mgrl_cli.fork_server import (
     START_METHOD,
     start_fork_server,
-    stop_signals_held_back_if_spawned,
+    stop_signals_blocked_if_spawned,
 )
 from mgrl_cli.lifeline import begin_life
 
@@ -88,7 +88,7 @@ def _compile_in_processes(config: RunConfig, numbers: Sequence[int], num_process
         with reader, suppress(OSError, EOFError):  # no more processes; the fork server died
             start_fork_server()
             for _ in range(num_processes):
-                with stop_signals_held_back_if_spawned():
+                with stop_signals_blocked_if_spawned():
                     get_context(START_METHOD).Process(
                         target=_compile, args=(config, reader), name=COMPILER_NAME, daemon=True
                     ).start()

@@ -16,7 +16,7 @@ from mgrl_cli.errors import Interrupted, MgrlError, WorkerError
 from mgrl_cli.studies.directory import StudyDirectory
 from mgrl_cli.studies.jobs import Job
 from mgrl_cli.studies.queue import JobState, JobStatus, Queue, failures
-from mgrl_cli.studies.stop import stop_signals
+from mgrl_cli.studies.stop import stop_signal
 from mgrl_cli.telemetry import JobSnapshot, StudySnapshot
 
 _FIRST_SIGNAL_CODE = 128
@@ -71,11 +71,11 @@ def run_jobs(
     queue = Queue(jobs, study.log, workers=workers)
     how = f"continue with: mgrl {study.kind} --resume {study.path}"
     pace = Pace(queue.statuses, time.monotonic())
-    with stop_signals(how) as stop_signal:
+    with stop_signal(how) as received:
         queue.execute(
-            lambda statuses: show(pace.snapshot(study, statuses, time.monotonic())), stop_signal
+            lambda statuses: show(pace.snapshot(study, statuses, time.monotonic())), received
         )
-        number = stop_signal()
+        number = received()
     if number is not None and not queue.is_finished:
         raise interruption(queue.statuses, number, how)
     return queue.statuses

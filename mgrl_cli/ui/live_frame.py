@@ -10,6 +10,7 @@ from typing import Generic, Protocol, Self, TextIO, TypeVar, cast
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from mgrl_cli.stop_signals import stop_signals_put_off
 from mgrl_cli.ui.guarded_stream import GuardedStream
 
 Snapshot = TypeVar("Snapshot")
@@ -59,14 +60,15 @@ class LiveFrame(Generic[Snapshot]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Draw the last frame and give the terminal back."""
-        try:
-            if self._last is not None:
-                width = self._console.size.width
-                self._live.update(self._render(self._last, width=width, height=None))
-        finally:
-            self._live.stop()
-            self._console.file = self._file
+        """Draw the last frame and give the terminal back, whoever wants to stop meanwhile."""
+        with stop_signals_put_off():
+            try:
+                if self._last is not None:
+                    width = self._console.size.width
+                    self._live.update(self._render(self._last, width=width, height=None))
+            finally:
+                self._live.stop()
+                self._console.file = self._file
 
     def update(self, snapshot: Snapshot) -> None:
         """Draw `snapshot` in place of the frame before, at the terminal's present size."""

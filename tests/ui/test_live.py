@@ -1,5 +1,6 @@
 import io
 import os
+import signal
 import sys
 from dataclasses import replace
 from typing import TextIO
@@ -73,6 +74,32 @@ def test_terminal_is_restored_after_an_error(meta_train: RunSnapshot, error: typ
         update_and_fail(view, meta_train, error)
     assert not screen_of(terminal.getvalue()).cursor.hidden
     assert sys.stderr is stderr_before
+    assert console.file is terminal
+
+
+class Impatient(Terminal):
+    """Somebody presses Ctrl-C at every write while a view is closed."""
+
+    is_closing = False
+
+    def write(self, text: str) -> int:
+        if self.is_closing:
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
+
+
+def test_terminal_is_given_back_before_a_signal_ends_the_process(meta_train: RunSnapshot):
+    terminal = Impatient()
+    console = open_console(terminal)
+
+    def show() -> None:
+        with LiveView(console) as view:
+            view.update(meta_train)
+            terminal.is_closing = True
+
+    with pytest.raises(KeyboardInterrupt):
+        show()
+    assert not screen_of(terminal.getvalue()).cursor.hidden
     assert console.file is terminal
 
 
