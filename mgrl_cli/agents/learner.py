@@ -276,17 +276,17 @@ class Learner:
         problem, drawn = self.meta_problem(network), [each.tensors() for each in batches]
         return gain(problem, self.policy_params, result, drawn)
 
-    def cosine_with_critic(self, windows: Windows, objective: Objective) -> float:
-        """Return the cosine of the objective's with the critic's policy gradient; 0 if one is 0."""
-        learned = isinstance(objective, LearnedObjectiveLoss)
-        if self._fused is not None and learned and has_kernels(objective):
+    def cosine_with_critic(
+        self, windows: Windows, gradient: Float[Tensor, " policy_param"]
+    ) -> float:
+        """Return the cosine of a gradient in φ with the critic's on `windows`; 0 if one is 0."""
+        if self._fused is not None:
             return self._fused.cosine_with_critic(
-                self.policy_params, self.critic_params, windows, objective
+                self.policy_params, self.critic_params, windows, gradient
             )
-        batch = windows.tensors()
-        descents = self._descent(batch, objective), self._descent(batch, CriticObjective())
-        ours, critics = (self.policy.vjp(each.tape, each.action_gradient) for each in descents)
-        return torch.cosine_similarity(ours, critics, dim=0).item()
+        descent = self._descent(windows.tensors(), CriticObjective())
+        critics = self.policy.vjp(descent.tape, descent.action_gradient)
+        return torch.cosine_similarity(gradient, critics, dim=0).item()
 
 
 class _Descent(NamedTuple):

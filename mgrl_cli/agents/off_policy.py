@@ -176,7 +176,7 @@ class OffPolicyAgent(Agent):
         self.statistics.add("meta_gradient_norm", norm)
         if meta_step % _DIAGNOSTICS_INTERVAL == 0:
             self.statistics.add("gain", self.learner.gain(self._network, result, batches))
-            cosine = self.learner.cosine_with_critic(batches[1], self._objective)
+            cosine = self.learner.cosine_with_critic(batches[1], result.inner_gradient)
             self.statistics.add("cosine", cosine)
         return contribution
 

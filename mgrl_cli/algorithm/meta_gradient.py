@@ -107,6 +107,8 @@ class MetaGradient(NamedTuple):
     """∇_α J, raw."""
     virtual_policy: Float[Tensor, " policy_param"]
     """φ_K."""
+    inner_gradient: Float[Tensor, " policy_param"]
+    """g_1."""
     inner_gradient_norm: float
     """‖g_1‖."""
 
@@ -152,7 +154,8 @@ def meta_gradient(
         gradient -= problem.virtual_step.size * alpha_part
         if k > 1:
             v = v - problem.virtual_step.size * _hessian_vector(problem, step, w, action_part)
-    return MetaGradient(gradient, phi, steps[0].policy_gradient.norm().item())
+    g = steps[0].policy_gradient
+    return MetaGradient(gradient, phi, g, g.norm().item())
 
 
 def _virtual_step(
@@ -251,7 +254,8 @@ def meta_gradient_by_double_backward(
         phi = phi - problem.virtual_step.size * problem.scaled(g)
         inner_gradients.append(g)
     (gradient,) = torch.autograd.grad(problem.meta_loss(phi, batches), alpha)
-    return MetaGradient(gradient, phi.detach(), inner_gradients[0].detach().norm().item())
+    g = inner_gradients[0].detach()
+    return MetaGradient(gradient, phi.detach(), g, g.norm().item())
 
 
 def _positive_norm(gradient: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class CriticNetwork:
         compiled: bool = False,
     ) -> None:
         """Lay out the network; see `Trunk` for the arguments."""
-        self._obs_size = obs_size
+        self._act_size = act_size
         self._trunk = Trunk(
             obs_size + act_size, hidden, 1, layer_norm=layer_norm, compiled=compiled
         )
@@ -177,7 +177,7 @@ class CriticNetwork:
         self, tape: CriticTape, q_cotangent: Float[Tensor, "net rows"]
     ) -> Float[Tensor, "net rows act"]:
         """Return ∂⟨q_cotangent, Q⟩/∂a, for each critic."""
-        return tape.trunk.input_vjp(q_cotangent.unsqueeze(-1))[..., self._obs_size :]
+        return tape.trunk.input_vjp(q_cotangent.unsqueeze(-1), self._act_size)
 
 
 class _FirstOnce(torch.autograd.Function):

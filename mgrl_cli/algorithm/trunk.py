@@ -42,8 +42,10 @@ class TrunkTape(Protocol):
         """Return ∂⟨cotangent, output⟩/∂params."""
         ...
 
-    def input_vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net rows in"]:
-        """Return ∂⟨cotangent, output⟩/∂x."""
+    def input_vjp(
+        self, cotangent: Float[Tensor, "net rows out"], last: int
+    ) -> Float[Tensor, "net rows last"]:
+        """Return ∂⟨cotangent, output⟩/∂x of so many last inputs."""
         ...
 
     def jvp(self, direction: Float[Tensor, "net param"]) -> Float[Tensor, "net rows out"]:
@@ -107,7 +109,7 @@ class Trunk:
         """Compile the float32 kernels of such bodies, or load them from their cache, if wanted."""
         tape = self.forward(torch.zeros(1, self.layout.size), torch.zeros(1, self.sizes.width_in))
         tape.vjp(tape.output)
-        tape.input_vjp(tape.output)
+        tape.input_vjp(tape.output, 1)
         tape.jvp(torch.zeros(1, self.layout.size))
 
 
@@ -222,12 +224,17 @@ class TorchTape:
         return torch.cat([part.flatten(1) for group in reversed(parts) for part in group], dim=1)
 
     @torch.no_grad()
-    def input_vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net rows in"]:
-        """Return ∂⟨cotangent, output⟩/∂x."""
+    def input_vjp(
+        self, cotangent: Float[Tensor, "net rows out"], last: int
+    ) -> Float[Tensor, "net rows last"]:
+        """Return ∂⟨cotangent, output⟩/∂x of so many last inputs."""
         d_h = cotangent @ self._parameters["output.weight"].mT
         for layer, kept in zip(reversed(_LAYERS), reversed(self._layers), strict=True):
             d_z = _through_activation(kept, d_h)
-            d_h = d_z @ self._parameters[f"linear_{layer}.weight"].mT
+            weight = self._parameters[f"linear_{layer}.weight"]
+            if layer == 1:
+                weight = weight[:, self._trunk.sizes.width_in - last :]
+            d_h = d_z @ weight.mT
         return d_h
 
     @torch.no_grad()

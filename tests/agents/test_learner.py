@@ -554,20 +554,27 @@ def test_the_gain_is_what_the_virtual_step_wins(windows, network, alpha):
     assert learner.gain(network, result, batches) == pytest.approx(rise, rel=1e-2, abs=1e-6)
 
 
-def test_the_cosine_compares_directions_with_the_critics(windows):
+def test_the_cosine_compares_directions_with_the_critics(windows, network):
     learner = learner_of()
-    assert learner.cosine_with_critic(windows, CriticObjective()) == pytest.approx(1.0, abs=1e-5)
-    opposed = learner.cosine_with_critic(windows, lambda evidence: 3.0 * evidence.q_value())
-    assert opposed == pytest.approx(-1.0, abs=1e-5)
-    indifferent = learner.cosine_with_critic(
-        windows, lambda evidence: 0.0 * evidence.policy_action.sum(dim=-1)
-    )
-    assert indifferent == 0.0
+    phi = learner.policy_params.clone().requires_grad_()
+    loss = learner.meta_problem(network).meta_loss(phi, [windows.tensors()])
+    (critics,) = torch.autograd.grad(loss, phi)
+    across = torch.linspace(-1.0, 1.0, len(critics))
+    across -= critics * torch.dot(across, critics) / critics.square().sum()
+    across *= critics.norm() / across.norm()
+    for gradient, expected in (
+        (critics, 1.0),
+        (-3.0 * critics, -1.0),
+        (critics + across, 0.5**0.5),
+        (torch.zeros_like(critics), 0.0),
+    ):
+        cosine = learner.cosine_with_critic(windows, gradient)
+        assert cosine == pytest.approx(expected, abs=1e-5)
 
 
 def test_diagnostics_change_nothing(windows, network, alpha):
     learner, twin = learner_of(), learner_of()
-    learner.cosine_with_critic(windows, CriticObjective())
+    learner.cosine_with_critic(windows, torch.ones_like(learner.policy_params))
     learner.gain(network, learner.meta_gradient(network, alpha, [windows] * 2), [windows] * 2)
     for each in (learner, twin):
         each.update_policy(windows, CriticObjective(), 1.0)

@@ -158,6 +158,7 @@ def test_the_contraction_equals_the_double_backward(rng, kind, inner_steps):
     assert plain.gradient.norm() > 1e-6
     assert relative_error(contracted.gradient, plain.gradient) <= 1e-10
     assert relative_error(contracted.virtual_policy, plain.virtual_policy) <= 1e-10
+    assert relative_error(contracted.inner_gradient, plain.inner_gradient) <= 1e-10
     assert contracted.inner_gradient_norm == pytest.approx(plain.inner_gradient_norm)
 
 

@@ -76,15 +76,17 @@ def test_the_parameter_gradient_is_autograds(case, rng):
     torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-13)
 
 
-def test_the_input_gradient_is_autograds(case, rng):
+@pytest.mark.parametrize("last", [1, 2, None])
+def test_the_gradient_in_the_last_inputs_is_autograds(case, rng, last):
     trunk, params, x = case
+    last = last or x.shape[1]
     cotangent = normal(rng, len(params), ROWS, WIDTH_OUT)
-    got = trunk.forward(params, x).input_vjp(cotangent)
+    got = trunk.forward(params, x).input_vjp(cotangent, last)
     for net in range(len(params)):
         leaf = x.clone().requires_grad_()
         output = trunk(params[net : net + 1], leaf)
         (expected,) = torch.autograd.grad(output, leaf, grad_outputs=cotangent[net : net + 1])
-        torch.testing.assert_close(got[net], expected, rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(got[net], expected[:, -last:], rtol=1e-11, atol=1e-13)
 
 
 def test_the_directional_derivative_is_that_of_finite_differences(case, rng):
@@ -113,7 +115,7 @@ def test_products_can_be_taken_again_from_one_tape(case, rng):
     cotangent = normal(rng, len(params), ROWS, WIDTH_OUT)
     first = tape.vjp(cotangent)
     tape.jvp(params)
-    tape.input_vjp(cotangent)
+    tape.input_vjp(cotangent, 1)
     assert torch.equal(tape.vjp(cotangent), first)
 
 
@@ -147,7 +149,7 @@ def test_what_the_memory_held_before_changes_nothing(rng):
 
     def everything(params, x, cotangent):
         tape = trunk.forward(params, x)
-        derivatives = tape.vjp(cotangent), tape.input_vjp(cotangent), tape.jvp(params)
+        derivatives = tape.vjp(cotangent), tape.input_vjp(cotangent, 2), tape.jvp(params)
         return torch.cat([each.flatten() for each in (tape.output, *derivatives)])
 
     before = everything(params, x, cotangent)
@@ -170,7 +172,8 @@ def test_derivatives_of_the_first_rows_are_those_where_the_others_count_nothing(
     first = np.ascontiguousarray(cotangent[:, :number])
     cotangent[:, number:] = 0
     np.testing.assert_array_equal(tape.vjp(first), tape.vjp(cotangent))
-    np.testing.assert_array_equal(tape.input_vjp(first), tape.input_vjp(cotangent)[:, :number])
+    slope, whole = (tape.input_vjp(each, WIDTH_IN) for each in (first, cotangent))
+    np.testing.assert_array_equal(slope, whole[:, :number])
     np.testing.assert_array_equal(tape.jvp(direction, number), tape.jvp(direction)[:, :number])
 
 
@@ -194,9 +197,10 @@ def test_kernels_pass_on_what_is_not_a_number(rng, layer_norm):
     params = perturbed(plain.layout.initialise(rng), rng).unsqueeze(0)
     x, cotangent = normal(rng, ROWS, WIDTH_IN), normal(rng, 1, ROWS, WIDTH_OUT)
     x[5, 1] = torch.nan
-    for derivative in ("vjp", "input_vjp"):
+    for derivative, numbers in (("vjp", ()), ("input_vjp", (WIDTH_IN,))):
         found, expected = (
-            getattr(trunk.forward(params, x), derivative)(cotangent) for trunk in (compiled, plain)
+            getattr(trunk.forward(params, x), derivative)(cotangent, *numbers)
+            for trunk in (compiled, plain)
         )
         torch.testing.assert_close(found, expected, equal_nan=True)
 
@@ -209,12 +213,15 @@ def test_rows_of_another_width_or_number_are_refused(rng):
     with pytest.raises(ValueError, match=f"expected {WIDTH_IN}"):
         trunk.forward(params, torch.zeros(ROWS, WIDTH_IN + 1))
     tape = trunk.forward(params, torch.zeros(ROWS, WIDTH_IN))
-    for derivative in (tape.vjp, tape.input_vjp):
+    for derivative in (tape.vjp, lambda cotangent: tape.input_vjp(cotangent, WIDTH_IN)):
         with pytest.raises(ValueError, match=f"expected {WIDTH_OUT}"):
             derivative(torch.zeros(1, ROWS, WIDTH_OUT + 1))
         for nets, rows in ((1, ROWS + 1), (2, ROWS)):
             with pytest.raises(ValueError, match=f"the tape has 1 at {ROWS}"):
                 derivative(torch.zeros(nets, rows, WIDTH_OUT))
+    for last in (0, WIDTH_IN + 1):
+        with pytest.raises(ValueError, match=f"the last {last} inputs of {WIDTH_IN}"):
+            tape.input_vjp(torch.zeros(1, ROWS, WIDTH_OUT), last)
     with pytest.raises(ValueError, match="of 2 networks"):
         tape.jvp(params.repeat(2, 1))
 

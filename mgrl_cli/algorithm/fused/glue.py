@@ -23,6 +23,18 @@ def _clip(x, low, high):
     return min(max(x, low), high)
 
 
+@kernel
+@no_type_check
+def _put_pairs(obs, action, pairs):
+    """Fill [s, a]."""
+    obs_size = obs.shape[1]
+    for row in range(len(obs)):
+        for i in range(obs_size):
+            pairs[row, i] = obs[row, i]
+        for j in range(action.shape[1]):
+            pairs[row, obs_size + j] = action[row, j]
+
+
 @compiled("void", _STEPS, _ROWS)
 @no_type_check
 def line_up(obs, rows):
@@ -43,39 +55,29 @@ def line_up(obs, rows):
 @no_type_check
 def act(obs, pre_activation, action, pairs):
     """Fill a = tanh(z) and the critic's input [s, a]."""
-    obs_size, act_size = obs.shape[1], action.shape[1]
-    for row in range(len(obs)):
-        for j in range(act_size):
-            action[row, j] = tanh(pre_activation[row, j])
-        for i in range(obs_size):
-            pairs[row, i] = obs[row, i]
-        for j in range(act_size):
-            pairs[row, obs_size + j] = action[row, j]
+    given, made = pre_activation.ravel(), action.ravel()
+    for i in range(len(given)):
+        made[i] = tanh(given[i])
+    _put_pairs(obs, action, pairs)
 
 
 @compiled("void", _ROWS, _ROWS, _ROWS, "f4", "f4", _ROWS)
 @no_type_check
 def smooth(next_obs, pre_activation, noise, deviation, noise_clip, pairs):
     """Fill the target critics' input [s', clip(tanh z' + clip(σε, -c, c), -1, 1)]."""
-    obs_size = next_obs.shape[1]
-    for row in range(len(next_obs)):
-        for i in range(obs_size):
-            pairs[row, i] = next_obs[row, i]
-        for j in range(noise.shape[1]):
-            shift = _clip(noise[row, j] * deviation, -noise_clip, noise_clip)
-            pairs[row, obs_size + j] = _clip(tanh(pre_activation[row, j]) + shift, -_ONE, _ONE)
+    next_action = np.empty_like(noise)
+    z, shifts, made = pre_activation.ravel(), noise.ravel(), next_action.ravel()
+    for i in range(len(made)):
+        shift = _clip(shifts[i] * deviation, -noise_clip, noise_clip)
+        made[i] = _clip(tanh(z[i]) + shift, -_ONE, _ONE)
+    _put_pairs(next_obs, next_action, pairs)
 
 
 @compiled("void", _ROWS, _ROWS, _ROWS)
 @no_type_check
 def pair(obs, action, pairs):
     """Fill the critic's input [s, a]."""
-    obs_size = obs.shape[1]
-    for row in range(len(obs)):
-        for i in range(obs_size):
-            pairs[row, i] = obs[row, i]
-        for j in range(action.shape[1]):
-            pairs[row, obs_size + j] = action[row, j]
+    _put_pairs(obs, action, pairs)
 
 
 @compiled("f8", _ROWS, _ROWS, _VECTOR, _BOOLS, _BOOLS, "f4", "f4", "b1", _ROWS)
@@ -151,7 +153,7 @@ def policy_cotangent(
 
     Args:
         c: ∂(mean ℓ)/∂a [batch, time, act].
-        q_slope: gradient of the first critic's input [1, steps, obs + act] under `q_cotangent`;
+        q_slope: gradient of the first critic in the action [1, steps, act] under `q_cotangent`;
             no rows where p = 1.
         losses: ℓ [batch, time].
         q: Q at all rows, see `line_up`, [1, rows].
@@ -168,7 +170,6 @@ def policy_cotangent(
     count = max(_count(is_valid), 1)
     pull = np.float32(2.0 / (act_size * count))
     has_slope = q_slope.shape[1] > 0
-    first = q_slope.shape[2] - act_size
     loss, slack = 0.0, 0.0
     for b in range(batch):
         for t in range(steps):
@@ -180,7 +181,7 @@ def policy_cotangent(
                 a, z = action[row, j], pre_activation[row, j]
                 d_action = share * c[b, t, j]  # also at padded steps, where L_α may read them
                 if has_slope:
-                    d_action += q_slope[0, row, first + j]
+                    d_action += q_slope[0, row, j]
                 d = d_action * (_ONE - a * a)
                 if counts:
                     slack += _ONE - a * a

@@ -45,12 +45,11 @@ def tangent_of_action(tangent, action, u):
 @compiled("void", _STEPS, _ROWS, _ROWS)
 @no_type_check
 def action_slope(slope, action, cotangent):
-    """Fill the cotangent of z from that of the first critic's input [1, rows, obs + act]."""
-    first = slope.shape[2] - action.shape[1]
+    """Fill the cotangent of z from the first critic's slope in the action [1, rows, act]."""
     for row in range(len(cotangent)):
         for j in range(action.shape[1]):
             a = action[row, j]
-            cotangent[row, j] = slope[0, row, first + j] * (_ONE - a * a)
+            cotangent[row, j] = slope[0, row, j] * (_ONE - a * a)
 
 
 @compiled("void", _STEPS, _STEPS, _MASK, _MASK, _ROWS, _ROWS)

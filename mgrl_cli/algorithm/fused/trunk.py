@@ -185,11 +185,12 @@ class ArrayTape:
             return gradient
         return gradient.take(self._padding.positions, axis=1)
 
-    def input_vjp(self, cotangent: _Array) -> _Array:
-        """Return ∂⟨cotangent, output⟩/∂x of the cotangent's rows, [net, rows, in]."""
+    def input_vjp(self, cotangent: _Array, last: int) -> _Array:
+        """Return ∂⟨cotangent, output⟩/∂x of its rows and so many last inputs, [net, rows, last]."""
         self._require_cotangent(cotangent)
-        shape = (*cotangent.shape[:2], self._key.sizes.width_in)
-        gradient = np.empty(shape, self._params.dtype)
+        if not 0 < last <= self._key.sizes.width_in:
+            raise ValueError(f"derivatives in the last {last} inputs of {self._key.sizes.width_in}")
+        gradient = np.empty((*cotangent.shape[:2], last), self._params.dtype)
         self._passes.input_vjp(self._params, self._buffers, cotangent, gradient)
         return gradient
 
@@ -240,9 +241,11 @@ class FusedTape:
         """Return ∂⟨cotangent, output⟩/∂params."""
         return torch.from_numpy(self._tape.vjp(array_of(cotangent)))
 
-    def input_vjp(self, cotangent: Float[Tensor, "net rows out"]) -> Float[Tensor, "net rows in"]:
+    def input_vjp(
+        self, cotangent: Float[Tensor, "net rows out"], last: int
+    ) -> Float[Tensor, "net rows last"]:
         """Return ∂⟨cotangent, output⟩/∂x."""
-        return torch.from_numpy(self._tape.input_vjp(array_of(cotangent)))
+        return torch.from_numpy(self._tape.input_vjp(array_of(cotangent), last))
 
     def jvp(self, direction: Float[Tensor, "net param"]) -> Float[Tensor, "net rows out"]:
         """Return (∂output/∂params) · direction."""

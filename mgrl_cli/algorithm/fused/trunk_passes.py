@@ -84,7 +84,7 @@ class TrunkPasses(NamedTuple):
     vjp: Callable[..., None]
     """(params, tape, cotangent, gradient)"""
     input_vjp: Callable[..., None]
-    """(params, tape, cotangent, input_gradient)"""
+    """(params, tape, cotangent, gradient): of the last inputs, as many as the gradient has."""
     jvp: Callable[..., None]
     """(params, tape, direction, output_tangent)"""
 
@@ -249,7 +249,10 @@ def compile_trunk_passes(shape: LayerShape, source: str) -> TrunkPasses:  # noqa
     @no_type_check
     def input_vjp(params, tape, cotangent, gradient):
         _ = source
-        lanes = tape.lanes_in
+        first = tape.sizes[0] - gradient.shape[2]
+        begin = first // 4 * 4  # products make four rows at a time
+        lanes = tape.lanes_in[begin * TILE :]
+        weights = tape.first[0][begin * width :]
         for net in range(params.shape[0]):
             p = params[net]
             pad(p, tape, tape.first[0], tape.last[0])
@@ -257,8 +260,8 @@ def compile_trunk_passes(shape: LayerShape, source: str) -> TrunkPasses:  # noqa
                 _rows_to_lanes(cotangent[net], tile * TILE, tape.lanes_out)
                 pull_back(p, tape, net, tile, p[:0])
                 lanes[:] = 0
-                apply_turned(tape.first[0], tape.scratch[CHANGE_1], lanes)
-                _lanes_to_rows(lanes, gradient[net], tile * TILE)
+                apply_turned(weights, tape.scratch[CHANGE_1], lanes)
+                _lanes_to_rows(lanes[(first - begin) * TILE :], gradient[net], tile * TILE)
 
     @njit(cache=True, **OPTIONS)
     @named(*shape)

@@ -158,7 +158,7 @@ class FusedUpdates:
             losses = np.zeros((batch, steps), np.float32)
         else:
             losses, c, _ = view.objective(objective.network, objective.params, windows, weights)
-        slope = view.critic.input_vjp(q_cotangent) if share < 1.0 else _NO_SLOPE
+        slope = view.critic.input_vjp(q_cotangent, self._sizes.act) if share < 1.0 else _NO_SLOPE
         cotangent = np.empty((batch * steps, self._sizes.act), np.float32)
         loss, slack = glue.policy_cotangent(
             c,
@@ -207,7 +207,7 @@ class FusedUpdates:
 
         states, q_cotangent = self._judged(batches)
         after = PolicyView(sizes, moved, theta, states)
-        slope = after.critic.input_vjp(q_cotangent)
+        slope = after.critic.input_vjp(q_cotangent, sizes.act)
         cotangent = np.empty_like(after.action)
         meta_glue.action_slope(slope, after.action, cotangent)
         w = after.policy.vjp(cotangent[None])[0]
@@ -217,7 +217,9 @@ class FusedUpdates:
         meta_glue.tangent_of_action(tangent, view.action, u)
         gradient, _ = mixed(tape, u)
         gradient *= np.float32(-virtual_step.size)
-        return MetaGradient(torch.from_numpy(gradient), torch.from_numpy(moved), norm)
+        return MetaGradient(
+            torch.from_numpy(gradient), torch.from_numpy(moved), torch.from_numpy(g), norm
+        )
 
     def gain(
         self,
@@ -252,26 +254,24 @@ class FusedUpdates:
         return states, q_cotangent
 
     def cosine_with_critic(
-        self,
-        policy_params: Tensor,
-        critic_params: Tensor,
-        windows: Windows,
-        objective: LearnedObjectiveLoss,
+        self, policy_params: Tensor, critic_params: Tensor, windows: Windows, gradient: Tensor
     ) -> float:
-        """Return the cosine of the objective's with the critic's policy gradient; 0 if one is 0."""
+        """Return the cosine of a gradient in φ with the critic's on `windows`; 0 if one is 0."""
         view = PolicyView.of_windows(
-            self._sizes, policy_params.numpy(), critic_params.numpy(), windows
+            self._sizes, policy_params.numpy(), critic_params.numpy(), windows, with_last=False
         )
         weights = np.empty(windows.reward.shape, np.float32)
         q_cotangent = np.empty((1, weights.size, 1), np.float32)
         glue.weigh(windows.is_valid, self._over_padding, 0.0, weights, q_cotangent[0, :, 0])
-        _, c, _ = view.objective(objective.network, objective.params, windows, weights)
-        ours, critics = (np.empty((weights.size, self._sizes.act), np.float32) for _ in range(2))
-        meta_glue.through_tanh(c, view.action, ours)
-        meta_glue.action_slope(view.critic.input_vjp(q_cotangent), view.action, critics)
-        a, b = (view.policy.vjp(each[None])[0].astype(np.float64) for each in (ours, critics))
-        lengths = np.linalg.norm(a) * np.linalg.norm(b)
-        return (np.dot(a, b) / lengths).item() if lengths > 0 else 0.0
+        cotangent = np.empty_like(view.action)
+        slope = view.critic.input_vjp(q_cotangent, self._sizes.act)
+        meta_glue.action_slope(slope, view.action, cotangent)
+        ours, critics = (
+            each.astype(np.float64)
+            for each in (gradient.numpy(), view.policy.vjp(cotangent[None])[0])
+        )
+        lengths = np.linalg.norm(ours) * np.linalg.norm(critics)
+        return (np.dot(ours, critics) / lengths).item() if lengths > 0 else 0.0
 
     def update_target(self, target: Tensor, online: Tensor, *, rate: float) -> None:
         """Move a target towards parameters; see `td3.polyak_update_`."""
