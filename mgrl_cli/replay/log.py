@@ -7,7 +7,6 @@ nothing: a checkpoint carries those rows (`ReplayLog.tail`), and opening the log
 files anew. Must not know what is sampled, or when a round ends.
 """
 
-import asyncio
 import os
 import shutil
 from collections.abc import Generator, Mapping
@@ -167,15 +166,15 @@ class ReplayLog:
 
         Raises:
             StorageError: no space left, or the operating system refused. Readers see what was
-                committed before. Parts of the rest may be on disk, so this log is of no more use;
-                `reopen` it.
+                committed before. Zarr may still be writing in the background, so this log is of no
+                more use; `reopen` it, best in another process.
         """
         if self._num_rows == self._committed_rows:
             return
         before = self._committed_rows, self._committed_episodes
         with _storage_errors(self._path):
-            # Zarr's plain calls each hand over to its own thread and back; here all are one trip.
-            asyncio.run(self._write_fields())
+            for field in FIELDS.values():
+                self._write(field)
             self._set_committed(self._num_rows, self._num_episodes)
         for field in FIELDS.values():
             block = self._blocks[field.name][0]
@@ -207,19 +206,15 @@ class ReplayLog:
     def _committed(self, field: Field) -> int:
         return self._committed_episodes if field.per_episode else self._committed_rows
 
-    async def _write_fields(self) -> None:
-        for field in FIELDS.values():
-            await self._write(field)
-
-    async def _write(self, field: Field) -> None:
+    def _write(self, field: Field) -> None:
         """Rewrite the last committed chunk whole and add the ones after it."""
         first_chunk = self._committed(field) // CHUNK_ROWS
         block = np.concatenate(self._blocks[field.name])
         self._blocks[field.name] = [block]
-        start, array = first_chunk * CHUNK_ROWS, self._arrays[field.name].async_array
+        start, array = first_chunk * CHUNK_ROWS, self._arrays[field.name]
         stop = start + len(block)
-        await array.resize((stop, *block.shape[1:]))
-        await array.setitem(slice(start, stop), block)
+        array.resize((stop, *block.shape[1:]))
+        array[start:stop] = block
         chunks = range(first_chunk, -(-stop // CHUNK_ROWS))
         self._unsynced.update(self._path / field.chunk_path(chunk) for chunk in chunks)
         self._unsynced.add(self._path / field.path / "zarr.json")
