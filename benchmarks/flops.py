@@ -1,10 +1,11 @@
 """How many floating-point operations an agent-step must make, and how many a core can make.
 
-Counted are the matrix products only, two operations per multiply-add, as a formula of the sizes:
-what our implementation computes, and nothing that it computes twice or throws away. The networks'
-share is what every implementation needs; of the objective, torch's double backward computes a few
-per cent more (columns of zeros). `tests/benchmarks/test_flops.py` holds the formulas to torch's own
-counter.
+Counted are the matrix products only, two operations per multiply-add, as a formula of the sizes.
+The networks' share is what torch computes for them; ours leaves out one per cent of an agent-step:
+the critic's slope in the observation, and derivatives at the windows' last observations. The
+objective's is what ours computes, and nothing that it computes twice; torch's double backward
+computes a few per cent more (columns of zeros). `tests/benchmarks/test_flops.py` holds the formulas
+to torch's counter.
 """
 
 import time

@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A terminal sends them to the whole process group, but only the process that the user started
+"""A terminal sends them to the whole process group, but only the run's or the study's own process
 decides what they mean; workers and their server ignore them."""
+_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 @contextmanager
 def stop_signals_heard(hear: Callable[[int], None]) -> Generator[None]:
-    """Have stop signals call `hear` with their number, between any two steps of this thread.
+    """Have stop signals call `hear` with their number, between any two steps of the main thread.
 
     Under nohup a hang-up stays ignored: the process is to outlive its terminal. Main thread only.
     """
@@ -20,28 +21,19 @@ def stop_signals_heard(hear: Callable[[int], None]) -> Generator[None]:
     def handle(number: int, _frame: FrameType | None) -> None:
         hear(number)
 
-    numbers = set(STOP_SIGNALS)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)
-    previous = {number: signal.signal(number, handle) for number in numbers}
+    previous: list[tuple[int, _Handler]] = []
     try:
+        # SIGINT first, and last below: of what these signals mean at first it alone raises, and
+        # would leave the others as they are.
+        for number in STOP_SIGNALS:
+            handler = signal.getsignal(number)
+            if number != signal.SIGHUP or handler is not signal.SIG_IGN:
+                previous.append((number, handler))
+                signal.signal(number, handle)
         yield
     finally:
-        for number, handler in previous.items():
+        for number, handler in reversed(previous):
             signal.signal(number, handler)
-
-
-@contextmanager
-def stop_signals_put_off() -> Generator[None]:
-    """Have stop signals mean nothing until the end, and then what they meant before.
-
-    For what must not be left half done. Main thread only.
-    """
-    heard: list[int] = []
-    with stop_signals_heard(heard.append):
-        yield
-    for number in heard:
-        signal.raise_signal(number)
 
 
 @contextmanager

@@ -98,6 +98,16 @@ class TrunkSizes(NamedTuple):
     layer_norm: bool
     """Whether LayerNorm follows each hidden layer."""
 
+    def first_of_last(self, number: int) -> int:
+        """Return where so many last inputs begin.
+
+        Raises:
+            ValueError: there are not so many.
+        """
+        if not 0 < number <= self.width_in:
+            raise ValueError(f"derivatives in the last {number} inputs of {self.width_in}")
+        return self.width_in - number
+
 
 def trunk_shapes(sizes: TrunkSizes) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a trunk's parameters in their order."""

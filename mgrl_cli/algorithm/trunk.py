@@ -228,12 +228,13 @@ class TorchTape:
         self, cotangent: Float[Tensor, "net rows out"], last: int
     ) -> Float[Tensor, "net rows last"]:
         """Return ∂⟨cotangent, output⟩/∂x of so many last inputs."""
+        first = self._trunk.sizes.first_of_last(last)
         d_h = cotangent @ self._parameters["output.weight"].mT
         for layer, kept in zip(reversed(_LAYERS), reversed(self._layers), strict=True):
             d_z = _through_activation(kept, d_h)
             weight = self._parameters[f"linear_{layer}.weight"]
             if layer == 1:
-                weight = weight[:, self._trunk.sizes.width_in - last :]
+                weight = weight[:, first:]
             d_h = d_z @ weight.mT
         return d_h
 

@@ -9,6 +9,8 @@ import pyte
 import pytest
 from rich.console import Console
 
+from mgrl_cli.errors import Interrupted
+from mgrl_cli.stop_signals import STOP_SIGNALS
 from mgrl_cli.telemetry import RunSnapshot
 from mgrl_cli.ui.live import LiveView
 
@@ -78,29 +80,87 @@ def test_terminal_is_restored_after_an_error(meta_train: RunSnapshot, error: typ
 
 
 class Impatient(Terminal):
-    """Somebody presses Ctrl-C at every write while a view is closed."""
+    """Somebody sends signals while something is written."""
 
-    is_closing = False
+    pending: list[signal.Signals]
 
     def write(self, text: str) -> int:
-        if self.is_closing:
-            signal.raise_signal(signal.SIGINT)
+        while self.pending:
+            signal.raise_signal(self.pending.pop())
         return super().write(text)
 
 
-def test_terminal_is_given_back_before_a_signal_ends_the_process(meta_train: RunSnapshot):
+def impatient(*pending: signal.Signals) -> Impatient:
     terminal = Impatient()
-    console = open_console(terminal)
+    terminal.pending = list(pending)
+    return terminal
 
-    def show() -> None:
-        with LiveView(console) as view:
-            view.update(meta_train)
-            terminal.is_closing = True
 
-    with pytest.raises(KeyboardInterrupt):
-        show()
+def assert_given_back(console: Console, terminal: Terminal, handlers: list[object]) -> None:
     assert not screen_of(terminal.getvalue()).cursor.hidden
     assert console.file is terminal
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == handlers
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in STOP_SIGNALS]
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_while_the_view_is_closed_changes_nothing_any_more(
+    meta_train: RunSnapshot, number: signal.Signals
+):
+    """The run has ended; KeyboardInterrupt would leave the cursor hidden."""
+    before, terminal = handlers(), impatient()
+    console = open_console(terminal)
+    with LiveView(console) as view:
+        view.update(meta_train)
+        terminal.pending = [number]
+    assert not terminal.pending
+    assert "meta-train demo-1" in terminal.getvalue()
+    assert_given_back(console, terminal, before)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_while_the_view_opens_is_heard_once_it_is_open(number: signal.Signals):
+    before, terminal = handlers(), impatient(number)
+    console = open_console(terminal)
+    with pytest.raises(Interrupted, match=number.name) as caught, LiveView(console):
+        pytest.fail("must not begin")
+    assert caught.value.exit_code == 128 + number
+    assert_given_back(console, terminal, before)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_that_nobody_inside_hears_gives_the_terminal_back(
+    meta_train: RunSnapshot, number: signal.Signals
+):
+    before, terminal = handlers(), impatient()
+    console = open_console(terminal)
+
+    def show_for_a_while() -> None:
+        with LiveView(console) as view:
+            view.update(meta_train)
+            signal.raise_signal(number)
+
+    with pytest.raises(Interrupted, match=number.name):
+        show_for_a_while()
+    assert_given_back(console, terminal, before)
+
+
+def test_a_second_signal_ends_the_view_though_the_terminal_takes_nothing(meta_train: RunSnapshot):
+    before, terminal = handlers(), impatient()
+    console = open_console(terminal)
+
+    def close_twice_asked() -> None:
+        with LiveView(console) as view:
+            view.update(meta_train)
+            terminal.pending = [signal.SIGTERM, signal.SIGINT]
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        close_twice_asked()
+    assert console.file is terminal
+    assert handlers() == before
 
 
 def test_nothing_is_left_behind_without_an_update():

@@ -188,10 +188,9 @@ class ArrayTape:
     def input_vjp(self, cotangent: _Array, last: int) -> _Array:
         """Return ∂⟨cotangent, output⟩/∂x of its rows and so many last inputs, [net, rows, last]."""
         self._require_cotangent(cotangent)
-        if not 0 < last <= self._key.sizes.width_in:
-            raise ValueError(f"derivatives in the last {last} inputs of {self._key.sizes.width_in}")
+        first = self._key.sizes.first_of_last(last)
         gradient = np.empty((*cotangent.shape[:2], last), self._params.dtype)
-        self._passes.input_vjp(self._params, self._buffers, cotangent, gradient)
+        self._passes.input_vjp(self._params, self._buffers, cotangent, first, gradient)
         return gradient
 
     def jvp(self, direction: _Array, rows: int | None = None) -> _Array:
@@ -244,7 +243,7 @@ class FusedTape:
     def input_vjp(
         self, cotangent: Float[Tensor, "net rows out"], last: int
     ) -> Float[Tensor, "net rows last"]:
-        """Return ∂⟨cotangent, output⟩/∂x."""
+        """Return ∂⟨cotangent, output⟩/∂x of so many last inputs."""
         return torch.from_numpy(self._tape.input_vjp(array_of(cotangent), last))
 
     def jvp(self, direction: Float[Tensor, "net param"]) -> Float[Tensor, "net rows out"]:

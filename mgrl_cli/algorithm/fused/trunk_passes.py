@@ -84,7 +84,7 @@ class TrunkPasses(NamedTuple):
     vjp: Callable[..., None]
     """(params, tape, cotangent, gradient)"""
     input_vjp: Callable[..., None]
-    """(params, tape, cotangent, gradient): of the last inputs, as many as the gradient has."""
+    """(params, tape, cotangent, first, gradient): of the inputs from `first` on."""
     jvp: Callable[..., None]
     """(params, tape, direction, output_tangent)"""
 
@@ -247,9 +247,8 @@ def compile_trunk_passes(shape: LayerShape, source: str) -> TrunkPasses:  # noqa
     @njit(cache=True, **OPTIONS)
     @named(*shape)
     @no_type_check
-    def input_vjp(params, tape, cotangent, gradient):
+    def input_vjp(params, tape, cotangent, first, gradient):
         _ = source
-        first = tape.sizes[0] - gradient.shape[2]
         begin = first // 4 * 4  # products make four rows at a time
         lanes = tape.lanes_in[begin * TILE :]
         weights = tape.first[0][begin * width :]

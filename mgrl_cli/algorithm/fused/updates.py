@@ -271,7 +271,7 @@ class FusedUpdates:
             for each in (gradient.numpy(), view.policy.vjp(cotangent[None])[0])
         )
         lengths = np.linalg.norm(ours) * np.linalg.norm(critics)
-        return (np.dot(ours, critics) / lengths).item() if lengths > 0 else 0.0
+        return 0.0 if lengths == 0 else (np.dot(ours, critics) / lengths).item()
 
     def update_target(self, target: Tensor, online: Tensor, *, rate: float) -> None:
         """Move a target towards parameters; see `td3.polyak_update_`."""
