@@ -51,7 +51,7 @@ class StorageError(MgrlError):
 
 
 class Interrupted(MgrlError):  # noqa: N818 - what the user did is no error
-    """A signal ended the run after its state was written; carries the signal's exit code."""
+    """A signal ended what was going on; what was finished is kept. Carries its exit code."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
